@@ -1,0 +1,1 @@
+//! PaperMinder OTA: an over-the-air update server for a fleet of small printers.
