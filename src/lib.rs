@@ -1,1 +1,4 @@
 //! PaperMinder OTA: an over-the-air update server for a fleet of small printers.
+
+#[cfg(feature = "dev")]
+pub mod dev;
