@@ -1,0 +1,59 @@
+# The few commands that a contributor needs. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# One profile and one set of features everywhere, so that nothing is compiled twice.
+CARGO ?= cargo
+
+.PHONY: help demo dev test ci fmt lint prepare setup check-generated check-production
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## watch a release reach simulated printers, on a server of its own
+	@$(CARGO) build --quiet
+	@$(CARGO) run --quiet -- demo
+
+dev: setup ## run the server with its own PostgreSQL and S3; data is kept in .dev/
+	@$(CARGO) build --quiet
+	@$(CARGO) run --quiet -- dev
+
+test: ## run all tests on a temporary PostgreSQL
+	@scripts/setup test
+	@scripts/with-postgres $(CARGO) test --all-targets
+
+ci: ## everything that a change must pass
+	$(CARGO) fmt --check
+	scripts/setup test
+	@$(MAKE) check-generated
+	@$(MAKE) lint
+	@$(MAKE) check-production
+	@$(MAKE) demo
+	@$(MAKE) test
+
+fmt: ## format the sources
+	@$(CARGO) fmt
+
+lint: ## clippy, warnings are errors
+	$(CARGO) clippy --all-targets -- -D warnings
+
+prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.json
+	scripts/sqlx-prepare
+	$(CARGO) run --quiet -- openapi > openapi.json.new
+	@mv openapi.json.new openapi.json
+
+check-generated: setup
+	scripts/sqlx-prepare --check
+	@$(CARGO) run --quiet -- openapi | diff -q openapi.json - >/dev/null || \
+		{ echo "openapi.json is not what the server says of itself: run 'make prepare' and commit the result" >&2; exit 1; }
+
+# What production images are built from: without the embedded PostgreSQL and S3.
+check-production:
+	$(CARGO) clippy --no-default-features -- -D warnings
+
+setup:
+	@scripts/setup
