@@ -34,7 +34,9 @@ const CONNECTIONS: usize = 1024;
 /// Why there is no S3 endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the address {addr} for the embedded S3 is taken: stop what listens there, or choose another address (port 0 takes any free one)")]
+    #[error(
+        "the address {addr} for the embedded S3 is taken: stop what listens there, or choose another address (port 0 takes any free one)"
+    )]
     Taken { addr: SocketAddr },
     #[error("the embedded S3 cannot listen on {addr}: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
@@ -42,7 +44,9 @@ pub enum Error {
     InUse { root: PathBuf },
     #[error("{} does not hold an access key and a secret key: delete it to have new ones made", file.display())]
     Credentials { file: PathBuf },
-    #[error("`{bucket}` cannot be a bucket: 3 to 63 lower-case letters, digits, dots and hyphens make a name")]
+    #[error(
+        "`{bucket}` cannot be a bucket: 3 to 63 lower-case letters, digits, dots and hyphens make a name"
+    )]
     Bucket { bucket: String },
     #[error("could not {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },

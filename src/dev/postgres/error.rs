@@ -14,7 +14,9 @@ pub enum Error {
     TooOld { found: u32, folder: PathBuf },
     #[error("the database was made by PostgreSQL {data}, but only {found} is installed (in {}): install PostgreSQL {data}, or delete the database's folder to begin anew", folder.display())]
     OtherMajor { data: u32, found: u32, folder: PathBuf },
-    #[error("PostgreSQL refuses to run as root, and neither `postgres` nor `nobody` exists to run it as: create one of these users or start as an ordinary user")]
+    #[error(
+        "PostgreSQL refuses to run as root, and neither `postgres` nor `nobody` exists to run it as: create one of these users or start as an ordinary user"
+    )]
     NoAccount,
     #[error("the user {uid} that PostgreSQL is to run as cannot reach {}: move the checkout to where that user can, or delete the folder to begin anew", folder.display())]
     Unreachable { folder: PathBuf, uid: u32 },

@@ -105,7 +105,9 @@ impl Folder {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                Err(TryLockError::WouldBlock) => return Err(Error::Predecessor { data: self.data(), log: path }),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Predecessor { data: self.data(), log: path });
+                }
                 Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
             }
         }
@@ -231,7 +233,8 @@ fn reachable(folder: &Path, account: Account) -> Result<bool, Error> {
 }
 
 fn restrict(folder: &Path) -> Result<(), Error> {
-    std::fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(|e| Error::io("restrict", folder, e))
+    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
+        .map_err(|e| Error::io("restrict", folder, e))
 }
 
 fn create(folder: &Path) -> Result<(), Error> {

@@ -144,7 +144,8 @@ impl Prepared {
     fn new(wanted: &Path) -> Result<Self, Error> {
         let sockets = socket_folder()?;
         // What we create is ours, which tells who we are without a system call that only `unsafe` code can make.
-        let me = std::fs::metadata(sockets.path()).map_err(|e| Error::io("look at", sockets.path(), e))?.uid();
+        let me =
+            std::fs::metadata(sockets.path()).map_err(|e| Error::io("look at", sockets.path(), e))?.uid();
         let folder = Folder::open(wanted, me)?;
         let binaries = Binaries::find(folder.data_major()?)?;
         let log = folder.open_log()?;

@@ -53,7 +53,10 @@ async fn data_is_kept_and_the_url_suits_sqlx_and_psql() {
 
     let server = Postgres::start(&data_dir).await.unwrap();
     let mut connection = connect(&server).await;
-    sqlx::raw_sql("create table kept (n int); insert into kept values (7)").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("create table kept (n int); insert into kept values (7)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     let (encoding, fsync): (String, String) =
         sqlx::query_as("select current_setting('server_encoding'), current_setting('fsync')")
             .fetch_one(&mut connection)
@@ -69,7 +72,8 @@ async fn data_is_kept_and_the_url_suits_sqlx_and_psql() {
     assert!(!sockets.exists() && !lives(&pid));
 
     let server = Postgres::start(&data_dir).await.unwrap();
-    let kept: i32 = sqlx::query_scalar("select n from kept").fetch_one(&mut connect(&server).await).await.unwrap();
+    let kept: i32 =
+        sqlx::query_scalar("select n from kept").fetch_one(&mut connect(&server).await).await.unwrap();
     assert_eq!(kept, 7);
     server.stop().await.unwrap();
 }
@@ -149,6 +153,7 @@ async fn an_interrupted_initdb_is_redone_and_foreign_files_are_left_alone() {
 #[tokio::test]
 async fn roots_private_folders_get_a_substitute_that_can_be_found() {
     let private = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(private.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     if std::fs::metadata(private.path()).unwrap().uid() != 0 {
         return; // Everybody else runs PostgreSQL as themselves, wherever they like.
     }
@@ -183,7 +188,8 @@ async fn killing_the_owner_leaves_no_server_behind() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let url = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("READY ").map(str::to_owned)).unwrap();
+    let url =
+        lines.map_while(Result::ok).find_map(|line| line.strip_prefix("READY ").map(str::to_owned)).unwrap();
     let (sockets, pid) = (socket_folder(&url), server_pid(&data_dir));
     assert!(lives(&pid) && sockets.exists());
 

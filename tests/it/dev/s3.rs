@@ -44,7 +44,15 @@ fn code<E: ProvideErrorMetadata, R>(result: Result<impl Sized, SdkError<E, R>>) 
 
 async fn put(client: &Client, key: &str, body: &[u8]) {
     let body = ByteStream::from(body.to_vec());
-    client.put_object().bucket(BUCKET).key(key).body(body).content_type("application/octet-stream").send().await.unwrap();
+    client
+        .put_object()
+        .bucket(BUCKET)
+        .key(key)
+        .body(body)
+        .content_type("application/octet-stream")
+        .send()
+        .await
+        .unwrap();
 }
 
 async fn keys(client: &Client) -> Vec<String> {
@@ -65,7 +73,8 @@ async fn objects_are_put_read_listed_copied_and_deleted() {
     let object = client.get_object().bucket(BUCKET).key("firmware/1/a.bin").send().await.unwrap();
     assert_eq!(object.content_length(), Some(13));
     assert_eq!(&object.body.collect().await.unwrap().to_vec(), b"hello printer");
-    let range = client.get_object().bucket(BUCKET).key("firmware/1/a.bin").range("bytes=6-").send().await.unwrap();
+    let range =
+        client.get_object().bucket(BUCKET).key("firmware/1/a.bin").range("bytes=6-").send().await.unwrap();
     assert_eq!(range.content_range(), Some("bytes 6-12/13"));
     assert_eq!(&range.body.collect().await.unwrap().to_vec(), b"printer");
 
@@ -73,7 +82,10 @@ async fn objects_are_put_read_listed_copied_and_deleted() {
     assert_eq!((head.content_length(), head.content_type()), (Some(13), Some("application/octet-stream")));
     let missing = client.head_object().bucket(BUCKET).key("none").send().await.unwrap_err();
     assert!(missing.into_service_error().is_not_found());
-    assert_eq!(code(client.get_object().bucket(BUCKET).key("none").send().await).as_deref(), Some("NoSuchKey"));
+    assert_eq!(
+        code(client.get_object().bucket(BUCKET).key("none").send().await).as_deref(),
+        Some("NoSuchKey")
+    );
 
     let again = client.put_object().bucket(BUCKET).key("firmware/1/a.bin").if_none_match("*");
     let again = again.body(ByteStream::from_static(b"other")).send().await;
