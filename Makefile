@@ -15,11 +15,11 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## watch a release reach simulated printers, on a server of its own
-	@$(CARGO) build --quiet
+	@$(CARGO) build
 	@$(CARGO) run --quiet -- demo
 
 dev: setup ## run the server with its own PostgreSQL and S3; data is kept in .dev/
-	@$(CARGO) build --quiet
+	@$(CARGO) build
 	@$(CARGO) run --quiet -- dev
 
 test: ## run all tests on a temporary PostgreSQL
