@@ -1,5 +1,9 @@
-//! The integration tests, one program: it links once.
+//! The integration tests, one program: it links once. They need the embedded S3 of feature `dev`, and PostgreSQL under
+//! `DATABASE_URL` (`make test` brings one along).
+#![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[cfg(feature = "dev")]
 mod dev;
+mod simulate;
+mod smoke;
+mod support;

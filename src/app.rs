@@ -1,0 +1,251 @@
+//! A replica: parts put together, started, stopped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::timeout;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::clock::Clock;
+use crate::config::{Config, Cors};
+use crate::firmware::Uploads;
+use crate::http::problem::{self, Problem};
+use crate::push::{self, Fence, Hub};
+use crate::rollouts::{Engine, Tally};
+use crate::shutdown::Shutdown;
+use crate::state::AppState;
+use crate::storage::{Buffers, Delivery, Store};
+use crate::{auth, db, docs, firmware, http, ids, jobs, line, printers, rollouts, telemetry, updates};
+
+/// Hints that may wait for the engine; beyond it, it looks at everything.
+const HINTS: usize = 1024;
+/// Longest wait of `/readyz` for the database and the bucket.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a replica could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port is taken, or the address is not ours.
+    #[error(
+        "{name}={address} cannot be listened on: {error}. Is another server running there? Set {name} to a free address."
+    )]
+    Listen {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// `DATABASE_URL` cannot be read.
+    #[error("DATABASE_URL is not a PostgreSQL URL that can be read")]
+    DatabaseUrl,
+    /// No database.
+    #[error("the database cannot be used: {0}. Check DATABASE_URL and that PostgreSQL is running.")]
+    Database(#[from] db::MigrationError),
+    /// Migrations are missing.
+    #[error("the database lacks {0} migrations; run `paperminder-ota migrate`")]
+    Migrations(usize),
+    /// No bucket.
+    #[error(
+        "the bucket `{bucket}` cannot be used: {error}. Check S3_BUCKET, AWS_ENDPOINT_URL_S3 and the credentials."
+    )]
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// What S3 said.
+        error: crate::storage::Error,
+    },
+}
+
+/// A replica that is running.
+pub struct App {
+    /// Its parts.
+    pub state: AppState,
+    /// Where REST and sockets are.
+    pub address: SocketAddr,
+    /// Where health and metrics are.
+    pub internal_address: SocketAddr,
+}
+
+async fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |error| Error::Listen { name, address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Checks what the replica stands on, then starts it.
+pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
+    let (listener, address) = listen("LISTEN_ADDR", config.listen_addr).await?;
+    let (internal, internal_address) = listen("INTERNAL_ADDR", config.internal_addr).await?;
+    let options = db::options(&config.database_url).map_err(|_| Error::DatabaseUrl)?;
+    let pool = db::pool(options.clone(), config.database_max_connections);
+    match db::pending(&pool).await? {
+        0 => {}
+        missing => return Err(Error::Migrations(missing)),
+    }
+    let store = Store::connect(&config.storage).await;
+    store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
+
+    let handle = telemetry::metrics::install();
+    let (shutdown, fence, hub, tally) =
+        (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Tally::default()));
+    let delivery = Delivery::new(store.clone(), clock.clone());
+    let (engine, queue) = Engine::new(
+        pool.clone(),
+        hub.clone(),
+        fence.clone(),
+        delivery,
+        tally.clone(),
+        clock.clone(),
+        config.attempts.backoff,
+    );
+    let uploads = Uploads {
+        pool: pool.clone(),
+        store,
+        buffers: Buffers::new(config.max_concurrent_uploads),
+        clock: clock.clone(),
+        max_size: config.max_firmware_size,
+    };
+    let state = AppState {
+        pool: pool.clone(),
+        clock,
+        replica: ids::ReplicaId::generate(),
+        uploads,
+        base_url: config.base_url.as_str().into(),
+        hub,
+        fence,
+        engine: engine.clone(),
+        tally: tally.clone(),
+        sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
+        attempts: config.attempts,
+        drain: config.drain,
+        shutdown: shutdown.clone(),
+    };
+    // Before the first printer can connect, or it would count as offline for a moment.
+    let name = format!("{}:{}", host_name(), address.port());
+    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name).await };
+    lease.await.map_err(db::MigrationError::from)?;
+
+    let (hints, engine_hints) = broadcast::channel(HINTS);
+    let tasks = &shutdown.tasks;
+    tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
+    tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
+    tokio::spawn(jobs::presence(state.clone(), name));
+    tasks.spawn(jobs::expiry(state.clone()));
+    tokio::spawn({
+        let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
+        async move { tally.run(pool, stop).await }
+    });
+    serve(listener, public(&state, config), &shutdown);
+    serve(internal, internal_routes(state.clone(), handle), &shutdown);
+    Ok(App { state, address, internal_address })
+}
+
+fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) {
+    let stop = shutdown.hard.clone();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move {
+        axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+    });
+}
+
+impl App {
+    /// Lets go of the sockets over the drain, finishes uploads, and ends. True when everything ended by itself.
+    pub async fn stop(self) -> bool {
+        let clean = self.state.shutdown.run(self.state.drain + Duration::from_secs(10)).await;
+        self.state.shutdown.hard.cancel();
+        let farewell =
+            async { printers::farewell(&mut *self.state.pool.acquire().await?, self.state.replica).await };
+        let _ = timeout(Duration::from_secs(3), farewell).await;
+        let _ = timeout(Duration::from_secs(3), self.state.pool.close()).await;
+        clean
+    }
+}
+
+/// Every operation of REST, and the document that describes them.
+pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
+    docs::router()
+        .merge(firmware::http::routes())
+        .merge(printers::http::routes())
+        .merge(updates::http::routes())
+        .merge(rollouts::http::routes())
+}
+
+fn public(state: &AppState, config: &Config) -> Router {
+    let (api, document) = api().split_for_parts();
+    let api = api.layer(from_fn_with_state(auth::Gate::new(&config.auth), auth::require));
+    Router::new()
+        .merge(api)
+        .merge(line::routes())
+        .merge(docs::pages(document))
+        .fallback(async || {
+            Problem::new(&problem::NOT_FOUND, "Nothing has this path; look it up under /docs.")
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(&problem::METHOD, "This path takes other methods; see the Allow header.")
+        })
+        .layer(cors(&config.cors))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            Problem::internal("a handler panicked").into_response()
+        }))
+        .layer(from_fn(http::log::observe))
+        .with_state(state.clone())
+}
+
+fn cors(config: &Cors) -> CorsLayer {
+    let origins = match config {
+        Cors::Any => AllowOrigin::any(),
+        Cors::Only(origins) => AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok())),
+    };
+    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(Any).expose_headers(Any)
+}
+
+fn internal_routes(state: AppState, metrics: PrometheusHandle) -> Router {
+    let ready = {
+        let state = state.clone();
+        async move || ready(&state).await
+    };
+    let render = async move || {
+        telemetry::metrics::pool(state.pool.size(), state.pool.num_idle());
+        metrics.render()
+    };
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render))
+}
+
+/// Ready means: not ending, the schema is ours, the bucket answers.
+async fn ready(state: &AppState) -> (StatusCode, String) {
+    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    if state.shutdown.soft.is_cancelled() {
+        return no("shutting down".into());
+    }
+    match timeout(READY_WITHIN, db::pending(&state.pool)).await {
+        Err(_) => return no("the database does not answer in time".into()),
+        Ok(Err(_)) => return no("the database does not answer".into()),
+        Ok(Ok(missing)) if missing > 0 => return no(format!("{missing} migrations are missing")),
+        Ok(Ok(_)) => {}
+    }
+    match timeout(READY_WITHIN, state.uploads.store.check()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok\n".into()),
+        Ok(Err(_)) | Err(_) => no("the bucket does not answer".into()),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,100 @@
+//! The commands.
+
+#[cfg(feature = "dev")]
+mod demo;
+#[cfg(feature = "dev")]
+mod dev;
+mod serve;
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::SETTINGS;
+
+/// Over-the-air updates for PaperMinder printers.
+#[derive(Parser)]
+#[command(name = "paperminder-ota", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a replica, configured from the environment
+    #[command(after_help = settings())]
+    Serve {
+        /// Apply missing migrations before starting
+        #[arg(long)]
+        migrate: bool,
+    },
+    /// Bring the database's schema up to date; any number may do it at once
+    Migrate {
+        /// Only tell whether migrations are missing: exit code 1 when some are
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
+    ///
+    /// REST and sockets are on 127.0.0.1:8000 (LISTEN_ADDR), health and metrics on 127.0.0.1:9000 (INTERNAL_ADDR), and
+    /// authentication is off. The other settings of `serve` hold here too. Ctrl-C stops everything.
+    #[cfg(feature = "dev")]
+    Dev,
+    /// Watch the whole story: a release reaches simulated printers in three steps, on a server of its own
+    ///
+    /// Exit code 0 only if every printer was confirmed on the new version with the right MD5. Nothing is left running.
+    #[cfg(feature = "dev")]
+    Demo(demo::Args),
+    /// Connect simulated printers to a server
+    Simulate(Box<crate::simulate::Args>),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// The table of settings, for `serve --help`.
+fn settings() -> String {
+    let lines = SETTINGS.iter().map(|setting| {
+        let default = if setting.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [default: {}]", setting.default)
+        };
+        format!("  {}\n          {}{default}\n", setting.name, setting.meaning)
+    });
+    format!(
+        "Environment:\n{}  AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …\n          as everywhere: the AWS SDK reads them\n  \
+         OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, …\n          as everywhere: traces are exported when the endpoint is set\n",
+        lines.collect::<String>()
+    )
+}
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve { migrate } => serve::serve(migrate),
+        Command::Migrate { check } => serve::migrate(check),
+        #[cfg(feature = "dev")]
+        Command::Dev => dev::dev(),
+        #[cfg(feature = "dev")]
+        Command::Demo(args) => demo::demo(&args),
+        Command::Simulate(args) => simulate::simulate(*args),
+        Command::Openapi => {
+            print!("{}", crate::docs::document());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// An error that ends the process: only its sentence is shown.
+type Fatal = Box<dyn std::error::Error + Send + Sync>;
+
+/// A runtime for a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Fatal> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

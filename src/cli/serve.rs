@@ -1,0 +1,49 @@
+//! `serve` and `migrate`.
+
+use std::process::ExitCode;
+
+use super::{Fatal, runtime};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::shutdown::Shutdown;
+use crate::{app, db, telemetry};
+
+/// Runs a replica until SIGTERM or Ctrl-C.
+pub fn serve(migrate: bool) -> Result<ExitCode, Fatal> {
+    let config = Config::from_env()?;
+    let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
+    let code = runtime()?.block_on(async {
+        if migrate {
+            apply(&config).await?;
+        }
+        let app = app::start(&config, Clock::system()).await?;
+        tracing::info!(address = %app.address, internal = %app.internal_address, replica = %app.state.replica, "serving");
+        Shutdown::signalled().await?;
+        tracing::info!("shutting down; a second signal ends it at once");
+        let clean = tokio::select! { clean = app.stop() => clean, _ = Shutdown::signalled() => false };
+        Ok::<_, Fatal>(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    });
+    telemetry.flush();
+    code
+}
+
+/// Applies missing migrations, or tells how many there are.
+pub fn migrate(check: bool) -> Result<ExitCode, Fatal> {
+    let config = Config::from_env()?;
+    runtime()?.block_on(async {
+        if !check {
+            println!("{} migrations applied", apply(&config).await?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let missing = db::pending(&db::pool(db::options(&config.database_url)?, 2)).await?;
+        println!("{missing} migrations are missing");
+        Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+async fn apply(config: &Config) -> Result<usize, Fatal> {
+    let pool = db::pool(db::options(&config.database_url)?, 2);
+    let applied = db::migrate(&pool).await?;
+    pool.close().await;
+    Ok(applied)
+}

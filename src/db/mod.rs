@@ -1,0 +1,49 @@
+//! The pool, the migrations, and what kind of trouble a database error is.
+
+mod migrate;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use migrate::{MIGRATOR, MigrationError, migrate, pending};
+
+/// Longest wait for a free connection; beyond it a request is answered 503.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connection options with this product's name on them, so that `pg_stat_activity` tells who is who.
+pub fn options(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url.expose_secret())?.application_name("paperminder-ota"))
+}
+
+/// A pool of at most `most` connections. It connects when first used.
+pub fn pool(options: PgConnectOptions, most: u32) -> PgPool {
+    PgPoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+}
+
+/// True when the database was not there, or not in time, rather than that it refused what we asked.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        // Classes 08 (connection), 53 (resources) and 57P (operator intervention): PostgreSQL, appendix A.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+/// True when a row of that name is there already.
+pub fn is_duplicate(error: &sqlx::Error, constraint: &str) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation() && error.constraint() == Some(constraint))
+}

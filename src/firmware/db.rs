@@ -1,0 +1,189 @@
+//! The SQL of releases.
+
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
+
+use super::{Error, Query, Release, Selector};
+use crate::db::is_duplicate;
+use crate::http::page::{Page, Sort};
+use crate::ids::FirmwareId;
+use crate::storage::ObjectKey;
+use crate::version::Version;
+use crate::words::{Channel, Platform};
+
+/// All columns of a release. The two counts are read from the updates, so they are exact at every commit.
+const COLUMNS: &str = "f.id, f.number, f.version, f.channel, f.platform, f.object_key, f.file_size, f.md5_checksum, \
+    f.sha256_checksum, f.release_notes, f.changelog, f.mandatory, f.min_upgrade_version, f.released_at, f.deprecated_at, \
+    f.download_count, \
+    (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'completed') as success_count, \
+    (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'failed') as failure_count";
+
+/// Most stable first, as SQL.
+pub(super) const STABILITY: &str = "case f.channel when 'stable' then 0 when 'beta' then 1 else 2 end";
+
+pub(super) static SORTS: &[Sort] = &[
+    Sort { name: "released_at", sql: "f.released_at", cast: "timestamptz" },
+    Sort { name: "version", sql: "f.version_key", cast: "text collate \"C\"" },
+    Sort { name: "number", sql: "f.number", cast: "bigint" },
+];
+
+impl FromRow<'_, PgRow> for Release {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            number: row.try_get("number")?,
+            version: row.try_get::<String, _>("version")?.into(),
+            channel: row.try_get("channel")?,
+            platform: row.try_get("platform")?,
+            object_key: ObjectKey::stored(row.try_get("object_key")?),
+            file_size: row.try_get("file_size")?,
+            md5: row.try_get("md5_checksum")?,
+            sha256: row.try_get("sha256_checksum")?,
+            release_notes: row.try_get("release_notes")?,
+            changelog: row.try_get("changelog")?,
+            mandatory: row.try_get("mandatory")?,
+            min_upgrade_version: row.try_get::<Option<String>, _>("min_upgrade_version")?.map(Version::from),
+            released_at: row.try_get("released_at")?,
+            deprecated_at: row.try_get("deprecated_at")?,
+            download_count: row.try_get("download_count")?,
+            success_count: row.try_get("success_count")?,
+            failure_count: row.try_get("failure_count")?,
+        })
+    }
+}
+
+fn select() -> QueryBuilder<Postgres> {
+    QueryBuilder::new(format!("select {COLUMNS} from firmware_versions f where true"))
+}
+
+pub(super) async fn exists(
+    conn: &mut PgConnection,
+    version: &Version,
+    channel: Channel,
+    platform: Platform,
+) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (select 1 from firmware_versions where version = $1 and channel = $2 and platform = $3) as "found!""#,
+        version.to_string(),
+        channel.as_str(),
+        platform.as_str()
+    );
+    found.fetch_one(conn).await
+}
+
+pub(super) async fn insert(conn: &mut PgConnection, release: Release) -> Result<Release, Error> {
+    let number = sqlx::query_scalar!(
+        "insert into firmware_versions (id, version, version_key, channel, platform, object_key, file_size, md5_checksum, \
+         sha256_checksum, release_notes, changelog, mandatory, min_upgrade_version, min_upgrade_version_key, released_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning number",
+        release.id.0,
+        release.version.to_string(),
+        release.version.key(),
+        release.channel.as_str(),
+        release.platform.as_str(),
+        release.object_key.as_str(),
+        release.file_size,
+        release.md5,
+        release.sha256,
+        release.release_notes,
+        release.changelog,
+        release.mandatory,
+        release.min_upgrade_version.as_ref().map(ToString::to_string),
+        release.min_upgrade_version.as_ref().map(Version::key),
+        release.released_at,
+    );
+    match number.fetch_one(conn).await {
+        Ok(number) => Ok(Release { number, ..release }),
+        Err(error) if is_duplicate(&error, "firmware_versions_release_key") => Err(Error::Exists {
+            version: release.version,
+            channel: release.channel,
+            platform: release.platform,
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn find(conn: &mut PgConnection, by: &Selector) -> Result<Release, Error> {
+    let mut query = select();
+    query.push(" and f.version = ").push_bind(by.version.to_string());
+    query.push(" and f.platform = ").push_bind(by.platform.as_str());
+    if let Some(channel) = by.channel {
+        query.push(" and f.channel = ").push_bind(channel.as_str());
+    }
+    query.push(format!(" order by {STABILITY} limit 1"));
+    query.build_query_as().fetch_optional(conn).await?.ok_or_else(|| {
+        let channel = by.channel.map_or_else(String::new, |channel| format!(" on {channel}"));
+        Error::NotFound(format!("{}{channel} for {}", by.version, by.platform))
+    })
+}
+
+/// Every release of a version, on all channels and platforms.
+pub async fn releases_of(conn: &mut PgConnection, version: &Version) -> Result<Vec<Release>, sqlx::Error> {
+    let mut query = select();
+    query
+        .push(" and f.version = ")
+        .push_bind(version.to_string())
+        .push(format!(" order by {STABILITY}, f.platform"));
+    query.build_query_as().fetch_all(conn).await
+}
+
+pub(super) async fn latest(
+    conn: &mut PgConnection,
+    channel: Channel,
+    platform: Platform,
+) -> Result<Release, Error> {
+    let mut query = select();
+    query.push(" and f.deprecated_at is null and f.channel = ").push_bind(channel.as_str());
+    query.push(" and f.platform = ").push_bind(platform.as_str());
+    query.push(" order by f.version_key desc, f.number desc limit 1");
+    let found = query.build_query_as().fetch_optional(conn).await?;
+    found.ok_or_else(|| Error::NotFound(format!("on {channel} for {platform}")))
+}
+
+fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
+    if let Some(channel) = by.channel {
+        query.push(" and f.channel = ").push_bind(channel.as_str());
+    }
+    if let Some(platform) = by.platform {
+        query.push(" and f.platform = ").push_bind(platform.as_str());
+    }
+    if let Some(deprecated) = by.deprecated {
+        query.push(" and (f.deprecated_at is not null) = ").push_bind(deprecated);
+    }
+}
+
+/// One page, the cursor of the next, and the count of all.
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    by: &Query,
+    page: &Page,
+) -> Result<(Vec<Release>, Option<String>, i64), sqlx::Error> {
+    let mut count = QueryBuilder::new("select count(*) from firmware_versions f where true");
+    filter(&mut count, by);
+    let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
+    let mut query = QueryBuilder::new(format!(
+        "select {COLUMNS}, {} from firmware_versions f where true",
+        page.sort_key()
+    ));
+    filter(&mut query, by);
+    page.push(&mut query, "f.number");
+    let mut rows = query.build().fetch_all(conn).await?;
+    let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
+    let releases = rows.iter().map(Release::from_row).collect::<Result<_, _>>()?;
+    Ok((releases, next, total))
+}
+
+pub(super) async fn count_download(conn: &mut PgConnection, id: FirmwareId) -> Result<(), sqlx::Error> {
+    sqlx::query!("update firmware_versions set download_count = download_count + 1 where id = $1", id.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Removes a release that nothing refers to, and returns its key.
+pub(super) async fn delete(
+    conn: &mut PgConnection,
+    id: FirmwareId,
+) -> Result<Option<ObjectKey>, sqlx::Error> {
+    let key = sqlx::query_scalar!("delete from firmware_versions where id = $1 returning object_key", id.0);
+    Ok(key.fetch_optional(conn).await?.map(ObjectKey::stored))
+}

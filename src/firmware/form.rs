@@ -1,0 +1,224 @@
+//! The upload's form, field by field: the file may come before the fields that name it, as curl sends it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::BodyDataStream;
+use bytes::Bytes;
+use futures_util::Stream;
+use multer::{Field, Multipart};
+
+use super::{Draft, Error};
+use crate::words::Platform;
+
+/// Longest wait for more bytes of an upload.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Largest text field, in bytes.
+const MAX_TEXT: usize = 256 << 10;
+/// Most fields of a form.
+const MAX_FIELDS: usize = 32;
+/// Bytes that the parser may hold without giving any of them to us: headers and boundaries. Above it the form is
+/// malformed.
+const MAX_HELD: u64 = 1 << 20;
+
+const TEXT_FIELDS: [&str; 7] =
+    ["version", "channel", "platform", "release_notes", "changelog", "mandatory", "min_upgrade_version"];
+
+/// A form that is being read.
+pub struct Form {
+    multipart: Multipart<'static>,
+    given: Arc<AtomicU64>,
+    fields: usize,
+    texts: Vec<(&'static str, String)>,
+}
+
+/// A file that is being read.
+pub struct File {
+    field: Field<'static>,
+    given: Arc<AtomicU64>,
+}
+
+impl Form {
+    /// Reads the boundary from the Content-Type.
+    pub fn new(content_type: &str, body: BodyDataStream) -> Result<Self, Error> {
+        let boundary = multer::parse_boundary(content_type).map_err(|_| {
+            Error::Malformed(format!(
+                "the Content-Type is `{content_type}`; send a multipart form, as curl -F does"
+            ))
+        })?;
+        let given = Arc::new(AtomicU64::new(0));
+        let body = Metered { body, given: given.clone(), taken: 0, pause: false };
+        Ok(Self { multipart: Multipart::new(body, boundary), given, fields: 0, texts: Vec::new() })
+    }
+
+    /// Reads on until the file begins, or the form ends.
+    pub async fn next_file(&mut self) -> Result<Option<File>, Error> {
+        while let Some(field) = patiently(self.multipart.next_field()).await? {
+            self.fields += 1;
+            if self.fields > MAX_FIELDS {
+                return Err(Error::Malformed(format!("the form has more than {MAX_FIELDS} fields")));
+            }
+            let name = field.name().unwrap_or_default().to_owned();
+            if name == "file" {
+                return Ok(Some(File { field, given: self.given.clone() }));
+            }
+            let Some(known) = TEXT_FIELDS.into_iter().find(|known| *known == name) else {
+                return Err(invalid(
+                    &name,
+                    &format!("is not a field of this form; it has file, {}", TEXT_FIELDS.join(", ")),
+                ));
+            };
+            if self.texts.iter().any(|(name, _)| *name == known) {
+                return Err(invalid(known, "is given more than once; give it once"));
+            }
+            let text = text(File { field, given: self.given.clone() }, known).await?;
+            self.texts.push((known, text));
+        }
+        Ok(None)
+    }
+
+    /// What the text fields said; every error at once.
+    pub fn draft(&self) -> Result<Draft, Error> {
+        let mut errors = Vec::new();
+        let raw = |name: &str| {
+            self.texts
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, text)| text.as_str())
+                .filter(|text| !text.is_empty())
+        };
+        let version = parsed(raw("version"), "version", &mut errors);
+        if raw("version").is_none() {
+            errors.push(("version".into(), "is missing; send a semantic version such as 1.5.0".into()));
+        }
+        let channel = parsed(raw("channel"), "channel", &mut errors).unwrap_or_default();
+        let platform: Platform = parsed(raw("platform"), "platform", &mut errors).unwrap_or_default();
+        // Python's requests writes `True` and `False`.
+        let mandatory = match raw("mandatory").map(str::to_ascii_lowercase).as_deref() {
+            None | Some("false" | "0") => false,
+            Some("true" | "1") => true,
+            Some(other) => {
+                errors.push(("mandatory".into(), format!("must be true or false, this is `{other}`")));
+                false
+            }
+        };
+        let min_upgrade_version = parsed(raw("min_upgrade_version"), "min_upgrade_version", &mut errors);
+        let text = |name| raw(name).map(str::to_owned);
+        match version {
+            Some(version) if errors.is_empty() => Ok(Draft {
+                version,
+                channel,
+                platform,
+                release_notes: text("release_notes"),
+                changelog: text("changelog"),
+                mandatory,
+                min_upgrade_version,
+            }),
+            _ => Err(Error::Invalid(errors)),
+        }
+    }
+
+    /// Whether what was read so far already names the release.
+    pub fn names_release(&self) -> bool {
+        ["version", "channel", "platform"]
+            .iter()
+            .all(|name| self.texts.iter().any(|(known, _)| known == name))
+    }
+}
+
+impl File {
+    /// The next bytes; none at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let chunk = patiently(self.field.chunk()).await?;
+        if let Some(bytes) = &chunk {
+            self.given.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(chunk)
+    }
+}
+
+async fn text(mut field: File, name: &str) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await? {
+        if bytes.len() + chunk.len() > MAX_TEXT {
+            return Err(invalid(name, &format!("has more than {MAX_TEXT} bytes; make it shorter")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    // PostgreSQL's text has no NUL.
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(invalid(name, "is not valid UTF-8 text")),
+    }
+}
+
+fn invalid(field: &str, detail: &str) -> Error {
+    Error::Invalid(vec![(field.chars().take(80).collect(), detail.into())])
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    raw: Option<&str>,
+    name: &str,
+    errors: &mut Vec<(String, String)>,
+) -> Option<T> {
+    raw?.trim()
+        .parse()
+        .map_err(|error: T::Err| errors.push((name.into(), format!("is not valid: {error}"))))
+        .ok()
+}
+
+async fn patiently<T>(read: impl Future<Output = Result<T, multer::Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(SILENCE, read).await {
+        Err(_) => Err(Error::Interrupted(format!("nothing arrived for {} seconds", SILENCE.as_secs()))),
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(match error {
+            multer::Error::StreamReadFailed(cause) if cause.is::<Hoarding>() => Error::Malformed(
+                "a field's headers, or the space before the first boundary, are far too long".into(),
+            ),
+            multer::Error::StreamReadFailed(_)
+            | multer::Error::IncompleteStream
+            | multer::Error::IncompleteHeaders
+            | multer::Error::IncompleteFieldData { .. } => {
+                Error::Interrupted("the form ended before its last boundary".into())
+            }
+            other => Error::Malformed(format!("the form cannot be read: {other}")),
+        }),
+    }
+}
+
+/// The parser held on to too much.
+#[derive(Debug, thiserror::Error)]
+#[error("too much is held")]
+struct Hoarding;
+
+/// Feeds the parser one chunk a poll. On its own it reads until the body has nothing ready, and a fast client would
+/// fill its buffer without end.
+struct Metered {
+    body: BodyDataStream,
+    given: Arc<AtomicU64>,
+    taken: u64,
+    pause: bool,
+}
+
+impl Stream for Metered {
+    type Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.pause) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.taken.saturating_sub(self.given.load(Ordering::Relaxed)) > MAX_HELD {
+            return Poll::Ready(Some(Err(Box::new(Hoarding))));
+        }
+        let next = Pin::new(&mut self.body).poll_next(cx);
+        if let Poll::Ready(Some(Ok(bytes))) = &next {
+            self.taken += bytes.len() as u64;
+            self.pause = true;
+        }
+        next.map(|item| item.map(|bytes| bytes.map_err(Into::into)))
+    }
+}

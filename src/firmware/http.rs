@@ -1,0 +1,344 @@
+//! REST of releases.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{Error, Query, Release, Selector, db, upload};
+use crate::http::log::Rows;
+use crate::http::page::Page;
+use crate::http::problem::{self, Common, FieldError, Problem};
+use crate::http::{Json, Params, Segment, cache};
+use crate::state::AppState;
+use crate::telemetry::metrics;
+use crate::version::Version;
+use crate::words::{Channel, Platform};
+
+/// The room's routes.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(upload_firmware))
+        .routes(routes!(latest))
+        .routes(routes!(get_version, delete))
+        .routes(routes!(download))
+}
+
+/// A release as REST shows it. `md5` and `md5_checksum`, `uploaded_at` and `released_at` are the same thing twice.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0193f7a0-5b7c-7c62-9c57-1f440a6eb2d9", "number": 15, "version": "1.5.0", "channel": "stable", "platform": "esp8266",
+    "file_url": "https://ota.example.com/api/firmware/download/1.5.0?channel=stable&platform=esp8266", "file_size": 1048576,
+    "md5": "5d41402abc4b2a76b9719d911017c592", "md5_checksum": "5d41402abc4b2a76b9719d911017c592",
+    "sha256_checksum": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+    "release_notes": "Bug fixes", "changelog": null, "mandatory": false, "min_upgrade_version": "1.0.0",
+    "released_at": "2026-01-15T10:30:00Z", "uploaded_at": "2026-01-15T10:30:00Z", "deprecated_at": null,
+    "download_count": 0, "success_count": 0, "failure_count": 0
+}))]
+pub struct Firmware {
+    id: Uuid,
+    number: i64,
+    #[schema(value_type = String)]
+    version: Version,
+    channel: Channel,
+    platform: Platform,
+    file_url: String,
+    /// Bytes.
+    file_size: i64,
+    md5: String,
+    md5_checksum: String,
+    sha256_checksum: String,
+    release_notes: Option<String>,
+    changelog: Option<String>,
+    mandatory: bool,
+    #[schema(value_type = Option<String>)]
+    min_upgrade_version: Option<Version>,
+    released_at: DateTime<Utc>,
+    uploaded_at: DateTime<Utc>,
+    deprecated_at: Option<DateTime<Utc>>,
+    download_count: i64,
+    success_count: i64,
+    failure_count: i64,
+}
+
+/// A page of releases.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"firmware": [], "total": 0, "next_cursor": null}))]
+pub struct FirmwareList {
+    firmware: Vec<Firmware>,
+    /// Releases that match, on all pages.
+    total: i64,
+    /// Pass it as `cursor` for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+impl Firmware {
+    fn new(release: Release, base_url: &str) -> Self {
+        let (version, channel, platform) = (&release.version, release.channel, release.platform);
+        let version_in_path = version.to_string().replace('+', "%2B");
+        Self {
+            file_url: format!(
+                "{base_url}/api/firmware/download/{version_in_path}?channel={channel}&platform={platform}"
+            ),
+            id: release.id.0,
+            number: release.number,
+            version: release.version,
+            channel,
+            platform,
+            file_size: release.file_size,
+            md5: release.md5.clone(),
+            md5_checksum: release.md5,
+            sha256_checksum: release.sha256,
+            release_notes: release.release_notes,
+            changelog: release.changelog,
+            mandatory: release.mandatory,
+            min_upgrade_version: release.min_upgrade_version,
+            released_at: release.released_at,
+            uploaded_at: release.released_at,
+            deprecated_at: release.deprecated_at,
+            download_count: release.download_count,
+            success_count: release.success_count,
+            failure_count: release.failure_count,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Invalid(errors) => Self::invalid(
+                errors.into_iter().map(|(field, detail)| FieldError { field, detail }).collect(),
+            ),
+            Error::Malformed(_) => Self::field("body", format!("is not a form that can be read: {text}")),
+            Error::Interrupted(_) => Self::new(
+                &problem::UPLOAD_INTERRUPTED,
+                format!("The upload broke off: {text}; send it again."),
+            ),
+            Error::TooLarge { limit } => Self::new(
+                &problem::FILE_TOO_LARGE,
+                format!(
+                    "File too large: the image has more than {limit} bytes; make it smaller, or raise MAX_FIRMWARE_SIZE."
+                ),
+            ),
+            Error::Exists { .. } => Self::new(
+                &problem::FIRMWARE_EXISTS,
+                format!(
+                    "Firmware version already exists: {text}; use another version number, or delete that release first."
+                ),
+            ),
+            Error::NotFound(_) => Self::new(
+                &problem::FIRMWARE_NOT_FOUND,
+                format!("Firmware version not found: {text}; list the releases with GET /api/firmware."),
+            ),
+            Error::Ambiguous(channels) => {
+                let list = channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(", ");
+                Self::new(
+                    &problem::FIRMWARE_CONFLICT,
+                    format!("The version stands in {list}; name one with ?channel=."),
+                )
+            }
+            Error::InUse(_) => Self::new(&problem::FIRMWARE_CONFLICT, text),
+            Error::ShuttingDown => Self {
+                retry_after: Some(5),
+                ..Self::new(&problem::SHUTTING_DOWN, problem::SHUTTING_DOWN.remedy)
+            },
+            Error::Storage(error) => error.into(),
+            Error::Database(error) => error.into(),
+        }
+    }
+}
+
+/// The upload's form, for the OpenAPI document; it is read field by field as it streams.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes a form, never made")]
+#[schema(example = json!({"file": "@firmware.bin", "version": "1.5.0", "channel": "stable", "release_notes": "Bug fixes"}))]
+struct UploadForm {
+    /// The compiled image.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    /// Semantic version.
+    version: String,
+    /// `stable` unless given.
+    channel: Option<Channel>,
+    /// `esp8266` unless given.
+    platform: Option<Platform>,
+    release_notes: Option<String>,
+    changelog: Option<String>,
+    /// Offered even to printers whose automatic updates are off.
+    mandatory: Option<bool>,
+    /// Printers below it cannot take this release.
+    min_upgrade_version: Option<String>,
+}
+
+/// Upload a firmware image and release it.
+///
+/// The body streams into the object store as it arrives. A refused or broken upload leaves nothing behind.
+#[utoipa::path(post, path = "/api/firmware/upload", operation_id = "uploadFirmware", tag = "firmware",
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "Released", body = Firmware),
+        (status = 400, description = "The upload broke off", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Firmware version already exists", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "File too large", body = Problem, content_type = "application/problem+json"),
+        Common))]
+async fn upload_firmware(State(app): State<AppState>, request: Request) -> Result<Response, Problem> {
+    /// Fields and boundaries beside the file.
+    const SLACK: u64 = 2 << 20;
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let limit = app.uploads.max_size;
+    if length.is_some_and(|length| length > limit + SLACK) {
+        return Err(Error::TooLarge { limit }.into());
+    }
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let (uploads, body) = (app.uploads.clone(), request.into_body());
+    // A task of its own, because it must clean up even when the client vanishes and this handler is dropped.
+    let task = app.shutdown.tasks.spawn(async move { upload(&uploads, &kind, body).await });
+    let outcome = task.await.map_err(Problem::internal)?;
+    metrics::upload(if outcome.is_ok() { "released" } else { "refused" });
+    let release = outcome?;
+    tracing::info!(version = %release.version, channel = %release.channel, platform = %release.platform, size = release.file_size, "released");
+    let location =
+        HeaderValue::from_str(&format!("/api/firmware/{}?channel={}", release.version, release.channel));
+    let headers = [(header::LOCATION, location.map_err(Problem::internal)?)];
+    Ok((StatusCode::CREATED, headers, Json(Firmware::new(release, &app.base_url))).into_response())
+}
+
+/// List releases.
+#[utoipa::path(get, path = "/api/firmware", operation_id = "listFirmware", tag = "firmware",
+    params(("channel" = Option<Channel>, Query), ("platform" = Option<Platform>, Query), ("deprecated" = Option<bool>, Query),
+        ("sort" = Option<String>, Query, description = "released_at, version or number; - in front turns it round"),
+        ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "A page", body = FirmwareList), Common))]
+async fn list(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+    let by = Query {
+        channel: params.get("channel"),
+        platform: params.get("platform"),
+        deprecated: params.get("deprecated"),
+    };
+    let page = Page::read(&mut params, db::SORTS, true);
+    params.finish()?;
+    let (releases, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
+    let firmware: Vec<_> =
+        releases.into_iter().map(|release| Firmware::new(release, &app.base_url)).collect();
+    let (rows, link) = (Rows(firmware.len()), page.link(next_cursor.as_deref()));
+    Ok((Extension(rows), link, Json(FirmwareList { firmware, total, next_cursor })).into_response())
+}
+
+/// The highest version of a channel by semver.
+#[utoipa::path(get, path = "/api/firmware/latest", operation_id = "latestFirmware", tag = "firmware",
+    params(("channel" = Option<Channel>, Query, description = "stable unless given"), ("platform" = Option<Platform>, Query, description = "esp8266 unless given")),
+    responses((status = 200, description = "The release", body = Firmware),
+        (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
+async fn latest(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let (channel, platform) =
+        (params.get("channel").unwrap_or_default(), params.get("platform").unwrap_or_default());
+    params.finish()?;
+    let release = db::latest(&mut *app.pool.acquire().await?, channel, platform).await?;
+    cache::tagged(&headers, 0, &Firmware::new(release, &app.base_url))
+}
+
+/// One release by version.
+#[utoipa::path(get, path = "/api/firmware/{version}", operation_id = "getFirmware", tag = "firmware",
+    params(("version" = String, Path), ("channel" = Option<Channel>, Query, description = "the most stable that has it unless given"),
+        ("platform" = Option<Platform>, Query, description = "esp8266 unless given")),
+    responses((status = 200, description = "The release", body = Firmware),
+        (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
+async fn get_version(
+    State(app): State<AppState>,
+    Segment(version): Segment<Version>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
+    let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
+    cache::tagged(&headers, 0, &Firmware::new(release, &app.base_url))
+}
+
+/// Delete a release that nothing refers to.
+#[utoipa::path(delete, path = "/api/firmware/{version}", operation_id = "deleteFirmware", tag = "firmware",
+    params(("version" = String, Path), ("channel" = Option<Channel>, Query, description = "needed when the version stands in several"),
+        ("platform" = Option<Platform>, Query, description = "esp8266 unless given")),
+    responses((status = 204, description = "Deleted"),
+        (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "In use, or the channel must be named", body = Problem, content_type = "application/problem+json"), Common))]
+async fn delete(
+    State(app): State<AppState>,
+    Segment(version): Segment<Version>,
+    params: Params,
+) -> Result<StatusCode, Problem> {
+    super::delete::delete(&app.pool, &app.uploads.store, &selector(version, params)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Download an image.
+///
+/// Has Content-Length and `x-MD5`, never chunks, so that an HTTP/1.0 client such as the ESP8266's can take it.
+#[utoipa::path(get, path = "/api/firmware/download/{version}", operation_id = "downloadFirmware", tag = "firmware",
+    params(("version" = String, Path), ("channel" = Option<Channel>, Query, description = "the most stable that has it unless given"),
+        ("platform" = Option<Platform>, Query, description = "esp8266 unless given")),
+    responses((status = 200, description = "The image", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
+async fn download(
+    State(app): State<AppState>,
+    Segment(version): Segment<Version>,
+    params: Params,
+) -> Result<Response, Problem> {
+    let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
+    let object = app.uploads.store.get(&release.object_key).await?;
+    let (length, pool, tasks) = (object.length, app.pool.clone(), app.shutdown.tasks.clone());
+    let mut sent = 0;
+    let bytes = Body::new(object.body).into_data_stream().inspect_ok(move |chunk| {
+        sent += chunk.len() as u64;
+        if sent == length {
+            let (pool, id) = (pool.clone(), release.id);
+            tasks.spawn(async move {
+                if let Ok(mut conn) = pool.acquire().await {
+                    let _ = db::count_download(&mut conn, id).await;
+                }
+            });
+        }
+    });
+    let name = format!("attachment; filename=\"paperminder-{}.bin\"", release.version);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(Problem::internal)?),
+        (header::ETAG, HeaderValue::from_str(&format!("\"{}\"", release.sha256)).map_err(Problem::internal)?),
+        // The core's ESP8266httpUpdate checks it when the sketch set no MD5 itself.
+        (
+            header::HeaderName::from_static("x-md5"),
+            HeaderValue::from_str(&release.md5).map_err(Problem::internal)?,
+        ),
+    ];
+    Ok((headers, Body::from_stream(bytes)).into_response())
+}
+
+fn selector(version: Version, mut params: Params) -> Result<Selector, Problem> {
+    let selector = Selector {
+        version,
+        channel: params.get("channel"),
+        platform: params.get("platform").unwrap_or_default(),
+    };
+    params.finish()?;
+    Ok(selector)
+}

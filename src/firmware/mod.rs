@@ -1,0 +1,70 @@
+//! Releases: what printers can be brought to.
+//!
+//! Invariants:
+//! - A release is one immutable object in S3 and one row, unique by (version, channel, platform). Bytes first, row
+//!   after: a row always has its object.
+//! - A refused or broken upload leaves neither row nor object nor open multipart upload.
+//! - `latest` is the highest version by semver that is not deprecated, never the one uploaded last.
+
+mod db;
+mod delete;
+mod form;
+pub mod http;
+mod types;
+mod upload;
+
+pub use db::releases_of;
+pub use types::{Draft, Query, Release, Selector};
+pub use upload::{Uploads, upload};
+
+use crate::storage;
+use crate::version::Version;
+use crate::words::{Channel, Platform};
+
+/// What can go wrong with releases.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the form are missing or wrong.
+    #[error("the form has errors")]
+    Invalid(Vec<(String, String)>),
+    /// The body is no multipart form, or a broken one.
+    #[error("{0}")]
+    Malformed(String),
+    /// The client vanished or went silent.
+    #[error("{0}")]
+    Interrupted(String),
+    /// The file is larger than allowed.
+    #[error("the file has more than {limit} bytes")]
+    TooLarge {
+        /// `MAX_FIRMWARE_SIZE`, in bytes.
+        limit: u64,
+    },
+    /// The triple is taken.
+    #[error("{version} is already released on {channel} for {platform}")]
+    Exists {
+        /// The version.
+        version: Version,
+        /// The channel.
+        channel: Channel,
+        /// The platform.
+        platform: Platform,
+    },
+    /// No such release.
+    #[error("no release {0}")]
+    NotFound(String),
+    /// The version stands in several channels and none was named.
+    #[error("the version stands in several channels")]
+    Ambiguous(Vec<Channel>),
+    /// A rollout or an update needs it.
+    #[error("{0}")]
+    InUse(String),
+    /// The server is ending.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// S3.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}

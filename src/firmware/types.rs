@@ -1,0 +1,89 @@
+//! What a release is, and how one is named. No I/O.
+
+use crate::clock::Time;
+use crate::ids::FirmwareId;
+use crate::storage::ObjectKey;
+use crate::version::Version;
+use crate::words::{Channel, Platform};
+
+/// A release as it stands.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Row and part of the object key.
+    pub id: FirmwareId,
+    /// The number that people type.
+    pub number: i64,
+    /// Its version.
+    pub version: Version,
+    /// Its channel.
+    pub channel: Channel,
+    /// The chip family it runs on.
+    pub platform: Platform,
+    /// Where its bytes are.
+    pub object_key: ObjectKey,
+    /// Bytes.
+    pub file_size: i64,
+    /// MD5, lower-case hex.
+    pub md5: String,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Short notes.
+    pub release_notes: Option<String>,
+    /// Long notes.
+    pub changelog: Option<String>,
+    /// Offered even where automatic updates are off.
+    pub mandatory: bool,
+    /// Printers below it cannot take this release.
+    pub min_upgrade_version: Option<Version>,
+    /// When it became available.
+    pub released_at: Time,
+    /// When it was withdrawn.
+    pub deprecated_at: Option<Time>,
+    /// Complete downloads through our own endpoint.
+    pub download_count: i64,
+    /// Updates to it that completed.
+    pub success_count: i64,
+    /// Updates to it that failed.
+    pub failure_count: i64,
+}
+
+/// What an upload says about its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Its version.
+    pub version: Version,
+    /// Its channel.
+    pub channel: Channel,
+    /// The chip family it runs on.
+    pub platform: Platform,
+    /// Short notes.
+    pub release_notes: Option<String>,
+    /// Long notes.
+    pub changelog: Option<String>,
+    /// Offered even where automatic updates are off.
+    pub mandatory: bool,
+    /// Printers below it cannot take this release.
+    pub min_upgrade_version: Option<Version>,
+}
+
+/// Names one release by version; channel and platform have defaults.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// The version.
+    pub version: Version,
+    /// A channel, else the most stable one that has it.
+    pub channel: Option<Channel>,
+    /// The chip family.
+    pub platform: Platform,
+}
+
+/// Which releases a list has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query {
+    /// Only this channel.
+    pub channel: Option<Channel>,
+    /// Only this platform.
+    pub platform: Option<Platform>,
+    /// Only deprecated ones, or only those that stand.
+    pub deprecated: Option<bool>,
+}

@@ -1,0 +1,259 @@
+//! Errors as RFC 9457 problems.
+//!
+//! A [`Kind`] is a stable type: its URL under `/docs/problems/` answers with cause and remedy. A [`Problem`] is one
+//! occurrence. It travels in the response's extensions, and [`super::log`] writes the body, because only there the
+//! trace id is known.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{db, storage};
+
+/// One type of problem.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Last part of the type's URL.
+    pub slug: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// Short and stable.
+    pub title: &'static str,
+    /// When it happens.
+    pub cause: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $status:literal $slug:literal $title:literal, $cause:literal, $remedy:literal;)+) => {
+        $($(#[$doc])* pub static $name: Kind =
+            Kind { slug: $slug, status: $status, title: $title, cause: $cause, remedy: $remedy };)+
+        /// Every type, for the documentation pages.
+        pub static KINDS: &[&Kind] = &[$(&$name),+];
+    };
+}
+
+kinds! {
+    /// Bad input.
+    VALIDATION = 422 "validation" "The request has errors",
+        "A field, a parameter or the body is missing, unknown, or not what it must be. `errors` names each one.",
+        "Mend what `errors` names and send the request again; nothing was changed.";
+    /// The body is in a format that we do not read.
+    MEDIA_TYPE = 415 "media-type" "The body has the wrong type",
+        "The Content-Type is not what this endpoint reads.",
+        "Send `application/json`, or `multipart/form-data` for an upload.";
+    /// No or a wrong key.
+    UNAUTHORIZED = 401 "unauthorized" "Authentication is needed",
+        "The request carries no valid key, or more than one.",
+        "Send exactly one of `Authorization: Bearer <key>` and `X-API-Key: <key>`.";
+    /// No such path.
+    NOT_FOUND = 404 "not-found" "There is nothing here",
+        "No endpoint has this path.",
+        "Look the path up under /docs.";
+    /// The path takes other methods.
+    METHOD = 405 "method-not-allowed" "This method is not allowed here",
+        "The endpoint exists, but not for this method.",
+        "Use one of the methods in the `Allow` header.";
+    /// No such release.
+    FIRMWARE_NOT_FOUND = 404 "firmware-not-found" "Firmware version not found",
+        "No release has this version on this channel and platform.",
+        "List the releases with GET /api/firmware, or upload this one.";
+    /// The release exists.
+    FIRMWARE_EXISTS = 409 "firmware-exists" "Firmware version already exists",
+        "A release is unique by version, channel and platform, and never changes.",
+        "Use another version number, or delete the existing release first.";
+    /// The release is in use, or its name is ambiguous.
+    FIRMWARE_CONFLICT = 409 "firmware-conflict" "The release cannot be deleted",
+        "A rollout or an update refers to the release, or the version stands in several channels and none was named.",
+        "Name the channel with ?channel=, or cancel the rollout first; a release that printers have taken stays.";
+    /// Above MAX_FIRMWARE_SIZE.
+    FILE_TOO_LARGE = 413 "file-too-large" "File too large",
+        "The image is larger than this server takes.",
+        "Make the image smaller, or raise MAX_FIRMWARE_SIZE.";
+    /// Above the limit of a JSON body.
+    BODY_TOO_LARGE = 413 "body-too-large" "The body is too large",
+        "A JSON body may have 1 MiB.",
+        "Send less at once; long lists of printers are better named by user, channel or version.";
+    /// The upload broke off.
+    UPLOAD_INTERRUPTED = 400 "upload-interrupted" "The upload broke off",
+        "The connection ended, or was silent for too long, before the whole form had arrived.",
+        "Send the upload again; nothing of it was kept.";
+    /// No such rollout.
+    ROLLOUT_NOT_FOUND = 404 "rollout-not-found" "Rollout not found",
+        "No rollout has this id or number.",
+        "List the rollouts with GET /api/rollouts.";
+    /// The state forbids it.
+    ROLLOUT_CONFLICT = 409 "rollout-conflict" "The rollout's state does not allow this",
+        "A rollout goes pending, active, paused, completed; cancelled is final. One with open updates cannot be deleted.",
+        "Look at the rollout's status first; make a new rollout instead of reviving a cancelled one.";
+    /// If-Match does not hold.
+    PRECONDITION = 412 "precondition-failed" "Somebody changed it in the meantime",
+        "The entity tag in If-Match is not the current one.",
+        "GET it again, decide again, and send the new ETag.";
+    /// No such printer.
+    PRINTER_NOT_FOUND = 404 "printer-not-found" "Printer not found",
+        "No printer has this printer_id, id or number.",
+        "List the printers with GET /api/printers.";
+    /// Too many sockets.
+    TOO_MANY_CONNECTIONS = 503 "too-many-connections" "This replica is full",
+        "The replica holds as many sockets as MAX_CONNECTIONS allows.",
+        "The printer comes back by itself; add replicas or raise MAX_CONNECTIONS.";
+    /// Shutting down.
+    SHUTTING_DOWN = 503 "shutting-down" "This replica is shutting down",
+        "The process was asked to end and takes no new work.",
+        "Try again; another replica answers.";
+    /// A part that we need is away.
+    UNAVAILABLE = 503 "unavailable" "A part of the service is away",
+        "The database or the object store does not answer at the moment.",
+        "Try again after the seconds in `Retry-After`.";
+    /// Our fault.
+    INTERNAL = 500 "internal" "Something went wrong on our side",
+        "The server met a state that it did not expect.",
+        "Try again; if it stays, report the `trace_id`, under which the log has the details.";
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, Serialize, ToSchema, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field or parameter, as in `target.channels[0]`.
+    #[schema(example = "rollout_percentage")]
+    pub field: String,
+    /// What is wrong and what to do.
+    #[schema(example = "must be a whole number from 0 to 100, this is 101")]
+    pub detail: String,
+}
+
+/// One occurrence of a problem, as `application/problem+json`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// Stable type; GET it for cause and remedy.
+    #[serde(rename = "type")]
+    #[schema(example = "/docs/problems/validation")]
+    pub kind: String,
+    /// The type's title.
+    #[schema(example = "The request has errors")]
+    pub title: &'static str,
+    /// HTTP status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What happened, in plain words, with the remedy.
+    #[schema(example = "rollout_percentage must be a whole number from 0 to 100, this is 101.")]
+    pub detail: String,
+    /// Each field that is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// Finds the request in logs and traces; set on the way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Seconds after which to try again.
+    #[serde(skip)]
+    pub retry_after: Option<u32>,
+    /// For the log only.
+    #[serde(skip)]
+    pub internal: Option<String>,
+}
+
+impl Problem {
+    /// An occurrence of this kind.
+    pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("/docs/problems/{}", kind.slug),
+            title: kind.title,
+            status: kind.status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            trace_id: None,
+            retry_after: None,
+            internal: None,
+        }
+    }
+
+    /// Bad input; the detail is made of the errors.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = errors
+            .iter()
+            .map(|error| format!("{} {}.", error.field, error.detail))
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self { errors, ..Self::new(&VALIDATION, detail) }
+    }
+
+    /// Bad input in one field.
+    pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError { field: field.into(), detail: detail.into() }])
+    }
+
+    /// A 500 that tells the outside nothing.
+    pub fn internal(why: impl std::fmt::Display) -> Self {
+        Self { internal: Some(why.to_string()), ..Self::new(&INTERNAL, INTERNAL.remedy) }
+    }
+
+    /// A 503 that says when to come back.
+    pub fn unavailable(what: &str, why: impl std::fmt::Display) -> Self {
+        let detail = format!("{what} does not answer at the moment; try again in a few seconds.");
+        Self { retry_after: Some(5), internal: Some(why.to_string()), ..Self::new(&UNAVAILABLE, detail) }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        if db::is_unavailable(&error) {
+            Self::unavailable("The database", error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+impl From<storage::Error> for Problem {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::Unavailable(_) | storage::Error::Timeout(_) => {
+                Self::unavailable("The object store", error)
+            }
+            storage::Error::NotFound(_) | storage::Error::Denied(_) | storage::Error::Other(_) => {
+                Self::internal(error)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == 401 {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The refusals that every operation may answer with, for the OpenAPI document.
+pub struct Common;
+
+impl utoipa::IntoResponses for Common {
+    fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+        use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+        let kinds = [&VALIDATION, &UNAUTHORIZED, &INTERNAL, &UNAVAILABLE];
+        let response = |kind: &Kind| {
+            let example = serde_json::json!({
+                "type": format!("/docs/problems/{}", kind.slug), "title": kind.title, "status": kind.status,
+                "detail": kind.remedy, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+            });
+            let content =
+                ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).example(Some(example));
+            ResponseBuilder::new()
+                .description(kind.title)
+                .content("application/problem+json", content.build())
+                .build()
+        };
+        kinds.iter().map(|kind| (kind.status.to_string(), response(kind).into())).collect()
+    }
+}

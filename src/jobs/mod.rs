@@ -1,0 +1,60 @@
+//! What runs on a timer in every replica. Each turn compares what should be with what is, and every write is
+//! conditional, so it does not matter how many replicas do the same thing.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::time::timeout;
+
+use crate::printers;
+use crate::push::{self, Hint};
+use crate::state::AppState;
+use crate::updates;
+
+/// Renewal of the replica's lease.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
+const SINGLE_HINTS: usize = 16;
+
+/// Renews the lease until `soft` shutdown and a drain later ends it.
+pub async fn presence(app: AppState, name: String) {
+    loop {
+        let renewed =
+            async { printers::heartbeat(&mut *app.pool.acquire().await?, app.replica, &name).await };
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "the replica's lease could not be renewed");
+        }
+        if timeout(HEARTBEAT, app.shutdown.hard.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Gives up updates that went silent.
+pub async fn expiry(app: AppState) {
+    let every = (app.attempts.stuck_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(15));
+    while timeout(every, app.shutdown.soft.cancelled()).await.is_err() {
+        if let Err(error) = expire(&app).await {
+            tracing::warn!(%error, "silent updates could not be looked at");
+        }
+    }
+}
+
+async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
+    let now = app.clock.now();
+    let silent_since = now - TimeDelta::from_std(app.attempts.stuck_after).unwrap_or(TimeDelta::MAX);
+    let mut tx = app.pool.begin().await?;
+    let ended = updates::expire(&mut tx, silent_since, now).await?;
+    if ended.len() > SINGLE_HINTS {
+        push::notify(&mut tx, Hint::Everything).await?;
+    } else {
+        for (printer, _) in &ended {
+            push::notify(&mut tx, Hint::Printer(printer.0)).await?;
+        }
+    }
+    tx.commit().await?;
+    for rollout in ended.into_iter().filter_map(|(_, rollout)| rollout) {
+        app.tally.moved(rollout);
+    }
+    Ok(())
+}

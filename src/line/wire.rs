@@ -1,0 +1,242 @@
+//! The printers' messages, as documented: unknown fields are ignored, everything else is named back to the sender.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::ids::{PrinterId, UserId};
+use crate::printers::Subscription;
+use crate::updates::Report;
+use crate::version::Version;
+
+/// Longest name and longest text of a report that is kept, in characters; the rest is cut off.
+const MAX_NAME: usize = 64;
+const MAX_TEXT: usize = 256;
+
+/// A message that was understood.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Who it is and what it runs.
+    Subscribe(Box<Subscription>),
+    /// About its open update, with the version that it names, if it names one.
+    Report(Report, Option<Version>),
+}
+
+impl Message {
+    /// For the metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Subscribe(_) => "subscribe",
+            Self::Report(Report::Progress { .. }, _) => "firmware_progress",
+            Self::Report(Report::Complete, _) => "firmware_complete",
+            Self::Report(Report::Failed { .. }, _) => "firmware_failed",
+            Self::Report(Report::Declined, _) => "firmware_declined",
+        }
+    }
+}
+
+/// What a printer is told about a message that was not understood, or cannot be acted upon.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub struct StatusMessage {
+    kind: &'static str,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+impl StatusMessage {
+    /// A status.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind: "status", code, detail: detail.into() }
+    }
+
+    /// As it goes over the wire.
+    pub fn text(&self) -> String {
+        // A struct of strings always serialises.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Reads a message. `user` is the socket's owner, from its path.
+pub fn parse(text: &str, user: &UserId) -> Result<Message, StatusMessage> {
+    let value = serde_json::from_str(text)
+        .map_err(|error| StatusMessage::new("malformed_json", format!("This is not JSON: {error}.")))?;
+    let Value::Object(fields) = value else {
+        return Err(StatusMessage::new("malformed_json", "A message must be a JSON object."));
+    };
+    let fields = Fields(&fields);
+    match fields.text("kind")? {
+        // The documented subscribe message has no kind.
+        None | Some("subscribe") => fields.subscription(user).map(|said| Message::Subscribe(Box::new(said))),
+        Some("firmware_progress") => {
+            let percent = fields
+                .0
+                .get("percent")
+                .and_then(Value::as_f64)
+                .filter(|percent| (-1.0..=100.0).contains(percent));
+            let percent = percent
+                .ok_or_else(|| bad("percent", "must be a number from 0 to 100, or -1 for an error"))?;
+            let status = fields.text("status")?.map(|text| cut(text, MAX_TEXT));
+            Ok(Message::Report(Report::Progress { percent: percent as i32, status }, None))
+        }
+        Some("firmware_complete") => Ok(Message::Report(Report::Complete, fields.version("version")?)),
+        Some("firmware_failed") => {
+            let error = fields.text("error")?.map(|text| cut(text, MAX_TEXT));
+            Ok(Message::Report(Report::Failed { error }, fields.version("version")?))
+        }
+        Some("firmware_declined") => Ok(Message::Report(Report::Declined, fields.version("version")?)),
+        Some(other) => Err(StatusMessage::new(
+            "unknown_kind",
+            format!("Nothing is known of kind `{}`.", cut(other, MAX_NAME)),
+        )),
+    }
+}
+
+fn bad(field: &str, detail: &str) -> StatusMessage {
+    StatusMessage::new("bad_field", format!("{field} {detail}."))
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().filter(|c| *c != '\0').take(most).collect()
+}
+
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    fn text(&self, name: &str) -> Result<Option<&'a str>, StatusMessage> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(bad(name, "must be a string")),
+        }
+    }
+
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, StatusMessage> {
+        let parse =
+            |text: &str| text.parse().map_err(|error: T::Err| bad(name, &format!("is not valid: {error}")));
+        self.text(name)?.filter(|text| !text.is_empty()).map(parse).transpose()
+    }
+
+    fn version(&self, name: &str) -> Result<Option<Version>, StatusMessage> {
+        self.parsed(name)
+    }
+
+    fn subscription(&self, user: &UserId) -> Result<Subscription, StatusMessage> {
+        if self.parsed::<UserId>("user_id")?.is_some_and(|said| said != *user) {
+            return Err(bad("user_id", &format!("is not the one of this socket, which is /ws/{user}")));
+        }
+        let name =
+            self.text("printer_name")?.map(|name| cut(name.trim(), MAX_NAME)).filter(|name| !name.is_empty());
+        let printer_id = match (self.parsed("printer_id")?, &name) {
+            (Some(id), _) => id,
+            (None, Some(name)) => PrinterId::derived(user, name),
+            (None, None) => {
+                return Err(bad(
+                    "printer_name",
+                    "is missing; a printer needs a printer_name or a printer_id",
+                ));
+            }
+        };
+        let auto_update = match self.0.get("auto_update") {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(auto_update)) => *auto_update,
+            Some(_) => return Err(bad("auto_update", "must be true or false")),
+        };
+        Ok(Subscription {
+            printer_id,
+            user_id: user.clone(),
+            name,
+            platform: self.parsed("platform")?.unwrap_or_default(),
+            version: self.version("firmware_version")?.unwrap_or_else(Version::zero),
+            auto_update,
+            channel: self.parsed("update_channel")?.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::{Channel, Platform};
+    use proptest::prelude::*;
+
+    fn user() -> UserId {
+        "user-123".parse().unwrap()
+    }
+
+    fn code(text: &str) -> &'static str {
+        parse(text, &user()).unwrap_err().code
+    }
+
+    #[test]
+    fn the_documented_subscribe_message_is_understood_to_the_letter() {
+        let text = r#"{"printer_name": "Front Desk", "api_key": "user-api-key", "user_id": "user-123",
+            "firmware_version": "1.0.0", "auto_update": true, "update_channel": "beta", "paper": {"width": 80}}"#;
+        let Ok(Message::Subscribe(said)) = parse(text, &user()) else { panic!("not understood") };
+        assert_eq!(said.printer_id, PrinterId::derived(&user(), "Front Desk"));
+        assert_eq!(
+            (said.version.to_string().as_str(), said.channel, said.platform),
+            ("1.0.0", Channel::Beta, Platform::Esp8266)
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_documented_default() {
+        let Ok(Message::Subscribe(said)) = parse(r#"{"printer_id": "p-1"}"#, &user()) else {
+            panic!("not understood")
+        };
+        assert_eq!(
+            (said.version.to_string().as_str(), said.auto_update, said.channel),
+            ("0.0.0", true, Channel::Stable)
+        );
+    }
+
+    #[test]
+    fn the_documented_reports_are_understood() {
+        let read = |text: &str| parse(text, &user()).unwrap();
+        let version = Some(Version::from("1.1.0".to_owned()));
+        let progress = Report::Progress { percent: 45, status: Some("Downloading 45%".into()) };
+        assert_eq!(
+            read(r#"{"kind":"firmware_progress","percent":45,"status":"Downloading 45%"}"#),
+            Message::Report(progress, None)
+        );
+        assert_eq!(
+            read(r#"{"kind":"firmware_complete","version":"1.1.0"}"#),
+            Message::Report(Report::Complete, version.clone())
+        );
+        let failed = Report::Failed { error: Some("Update failed: HTTP error 404".into()) };
+        assert_eq!(
+            read(r#"{"kind":"firmware_failed","error":"Update failed: HTTP error 404"}"#),
+            Message::Report(failed, None)
+        );
+        assert_eq!(
+            read(r#"{"kind":"firmware_declined","version":"1.1.0","auto_update":false}"#),
+            Message::Report(Report::Declined, version)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named() {
+        assert_eq!(code("{"), "malformed_json");
+        assert_eq!(code("[]"), "malformed_json");
+        assert_eq!(code(r#"{"kind":"print"}"#), "unknown_kind");
+        assert_eq!(code(r#"{"kind":7}"#), "bad_field");
+        assert_eq!(code(r#"{"kind":"firmware_progress","percent":101}"#), "bad_field");
+        assert_eq!(code(r#"{"printer_name":"x","user_id":"somebody-else"}"#), "bad_field");
+        assert_eq!(code(r#"{"printer_name":"x","firmware_version":"1.0"}"#), "bad_field");
+        assert_eq!(code(r#"{"printer_name":"x","update_channel":"nightly"}"#), "bad_field");
+        assert_eq!(code("{}"), "bad_field");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_printer_sends_panics(text in ".{0,200}", percent in any::<f64>(), name in ".{0,80}") {
+            let _ = parse(&text, &user());
+            let _ = parse(&serde_json::json!({"kind": "firmware_progress", "percent": percent, "status": name}).to_string(), &user());
+            let _ = parse(&serde_json::json!({"printer_name": name, "firmware_version": text}).to_string(), &user());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The SQL of printers.
+
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
+
+use super::Error;
+use super::http::Printer;
+use super::types::{Facts, Named, Subscribed, Subscription, bucket};
+use crate::clock::Time;
+use crate::http::page::{Page, Sort};
+use crate::ids::{PrinterRef, ReplicaId};
+use crate::words::{Channel, Platform};
+
+pub(super) static SORTS: &[Sort] = &[
+    Sort { name: "number", sql: "p.number", cast: "bigint" },
+    Sort { name: "printer_name", sql: "coalesce(p.printer_name, '')", cast: "text" },
+    Sort { name: "firmware_version", sql: "p.version_key", cast: "text collate \"C\"" },
+    Sort { name: "last_connected", sql: "coalesce(p.last_connected, '-infinity')", cast: "timestamptz" },
+];
+
+/// All columns that REST shows.
+const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
+    p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
+    exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online";
+
+/// Writes what a subscribe message said. `connection` is the number that this socket got before, if any: a socket that
+/// subscribes again keeps its number.
+pub async fn subscribe(
+    conn: &mut PgConnection,
+    said: &Subscription,
+    connection: Option<i64>,
+    replica: ReplicaId,
+    ip: &str,
+    now: Time,
+) -> Result<Subscribed, sqlx::Error> {
+    let bucket = bucket(&said.printer_id);
+    let row = sqlx::query!(
+        r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
+               auto_update, update_channel, last_connected, last_ip, replica, connection)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')))
+           on conflict (printer_id) do update set
+               user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
+               firmware_version = excluded.firmware_version, version_key = excluded.version_key,
+               auto_update = excluded.auto_update, update_channel = excluded.update_channel,
+               last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
+               connection = greatest(p.connection, excluded.connection), updated_at = now()
+           returning p.id, p.connection"#,
+        PrinterRef::generate().0,
+        said.printer_id.as_str(),
+        said.user_id.as_str(),
+        said.name,
+        i16::from(bucket),
+        said.platform.as_str(),
+        said.version.to_string(),
+        said.version.key(),
+        said.auto_update,
+        said.channel.as_str(),
+        now,
+        ip,
+        replica.0,
+        connection,
+    );
+    let row = row.fetch_one(conn).await?;
+    let facts = Facts {
+        printer: PrinterRef(row.id),
+        printer_id: said.printer_id.clone(),
+        user_id: said.user_id.clone(),
+        bucket,
+        platform: said.platform,
+        version: said.version.clone(),
+        auto_update: said.auto_update,
+        channel: said.channel,
+    };
+    Ok(Subscribed { facts, connection: row.connection })
+}
+
+/// Marks a printer offline, unless a newer socket of it is somewhere.
+pub async fn disconnected(
+    conn: &mut PgConnection,
+    printer: PrinterRef,
+    connection: i64,
+    now: Time,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update printers set replica = null, last_disconnected = $3, updated_at = now() where id = $1 and connection = $2",
+        printer.0,
+        connection,
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The row that a path names.
+pub async fn by_name(conn: &mut PgConnection, named: &Named) -> Result<PrinterRef, Error> {
+    let (id, number) =
+        (named.handle.and_then(|handle| handle.id()), named.handle.and_then(|handle| handle.number()));
+    let found = sqlx::query_scalar!(
+        r#"select p.id as "id!" from printers p where p.id = $1 or p.number = $2 or p.printer_id = $3
+           order by (p.number is not distinct from $2) desc, (p.id is not distinct from $1) desc limit 1"#,
+        id,
+        number,
+        named.text
+    );
+    found.fetch_optional(conn).await?.map(PrinterRef).ok_or_else(|| Error::NotFound(named.text.clone()))
+}
+
+impl FromRow<'_, PgRow> for Printer {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let name: Option<String> = row.try_get("printer_name")?;
+        let bucket: i16 = row.try_get("bucket")?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            number: row.try_get("number")?,
+            printer_id: row.try_get("printer_id")?,
+            user_id: row.try_get("user_id")?,
+            printer_name: name.clone(),
+            name,
+            platform: row.try_get("platform")?,
+            firmware_version: row.try_get("firmware_version")?,
+            auto_update: row.try_get("auto_update")?,
+            update_channel: row.try_get("update_channel")?,
+            bucket: u8::try_from(bucket).unwrap_or_default(),
+            online: row.try_get("online")?,
+            last_connected: row.try_get("last_connected")?,
+            last_disconnected: row.try_get("last_disconnected")?,
+            last_ip: row.try_get("last_ip")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        })
+    }
+}
+
+pub(super) async fn get(conn: &mut PgConnection, printer: PrinterRef) -> Result<Printer, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} from printers p where p.id = "));
+    query.push_bind(printer.0).build_query_as().fetch_one(conn).await
+}
+
+/// Which printers a list has.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    pub user_id: Option<String>,
+    pub online: Option<bool>,
+    pub firmware_version: Option<String>,
+    pub channel: Option<Channel>,
+    pub platform: Option<Platform>,
+    pub auto_update: Option<bool>,
+}
+
+fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
+    if let Some(user) = &by.user_id {
+        query.push(" and p.user_id = ").push_bind(user.clone());
+    }
+    if let Some(version) = &by.firmware_version {
+        query.push(" and p.firmware_version = ").push_bind(version.clone());
+    }
+    if let Some(channel) = by.channel {
+        query.push(" and p.update_channel = ").push_bind(channel.as_str());
+    }
+    if let Some(platform) = by.platform {
+        query.push(" and p.platform = ").push_bind(platform.as_str());
+    }
+    if let Some(auto_update) = by.auto_update {
+        query.push(" and p.auto_update = ").push_bind(auto_update);
+    }
+    if let Some(online) = by.online {
+        query
+            .push(
+                " and exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) = ",
+            )
+            .push_bind(online);
+    }
+}
+
+/// One page, the cursor of the next, and the count of all.
+pub(super) async fn list(
+    conn: &mut PgConnection,
+    by: &Query,
+    page: &Page,
+) -> Result<(Vec<Printer>, Option<String>, i64), sqlx::Error> {
+    let mut count = QueryBuilder::new("select count(*) from printers p where true");
+    filter(&mut count, by);
+    let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
+    let mut query =
+        QueryBuilder::new(format!("select {COLUMNS}, {} from printers p where true", page.sort_key()));
+    filter(&mut query, by);
+    page.push(&mut query, "p.number");
+    let mut rows = query.build().fetch_all(conn).await?;
+    let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
+    Ok((rows.iter().map(Printer::from_row).collect::<Result<_, _>>()?, next, total))
+}

@@ -1,0 +1,28 @@
+//! Printers: who they are, what they run, whether they are online.
+//!
+//! Invariants:
+//! - A row is what the printer's last subscribe message said. Nothing else changes its version: what it runs is what
+//!   it says when it connects.
+//! - Online is a join: the row names the replica that holds the socket, and that replica's lease has not run out. So a
+//!   process that dies takes its printers offline without a write.
+//! - Of two sockets of one printer the one with the higher number is the newer, and only that one can mark it offline.
+
+mod db;
+pub mod http;
+mod presence;
+mod types;
+
+pub use db::{by_name, disconnected, subscribe};
+pub use presence::{farewell, heartbeat};
+pub use types::{Facts, Named, Subscribed, Subscription, bucket};
+
+/// What can go wrong with printers.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such printer.
+    #[error("no printer `{0}`")]
+    NotFound(String),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}

@@ -1,0 +1,38 @@
+//! Which replicas live, and with them which printers are online.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::ids::ReplicaId;
+
+/// How long a replica counts as alive without a heartbeat, by the database's clock.
+const LEASE: Duration = Duration::from_secs(15);
+/// Rows of replicas that ended without a farewell are kept this long, for people.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+
+/// Renews this replica's lease; makes its row when it is not there.
+pub async fn heartbeat(conn: &mut PgConnection, replica: ReplicaId, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into replicas (id, name, lease_until) values ($1, $2, now() + make_interval(secs => $3)) \
+         on conflict (id) do update set lease_until = excluded.lease_until",
+        replica.0,
+        name,
+        LEASE.as_secs_f64(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "delete from replicas where lease_until < now() - make_interval(secs => $1)",
+        KEEP.as_secs_f64()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends this replica's lease: its printers are offline at once.
+pub async fn farewell(conn: &mut PgConnection, replica: ReplicaId) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from replicas where id = $1", replica.0).execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What a printer is. No I/O.
+
+use md5::{Digest, Md5};
+
+use crate::ids::{Handle, PrinterId, PrinterRef, UserId};
+use crate::version::Version;
+use crate::words::{Channel, Platform};
+
+/// Its place in gradual rollouts, 0 to 99: the MD5 digest of its id, read as one big-endian 128-bit integer, mod 100.
+/// Python says the same with `int(hashlib.md5(printer_id.encode()).hexdigest(), 16) % 100`.
+pub fn bucket(printer: &PrinterId) -> u8 {
+    let digest: [u8; 16] = Md5::digest(printer.as_str()).into();
+    // Below 100, so it fits.
+    (u128::from_be_bytes(digest) % 100) as u8
+}
+
+/// What a subscribe message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its own name, or the one derived for it.
+    pub printer_id: PrinterId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// Chip family.
+    pub platform: Platform,
+    /// What it runs.
+    pub version: Version,
+    /// Whether it accepts updates that are not mandatory.
+    pub auto_update: bool,
+    /// The channel that it follows.
+    pub channel: Channel,
+}
+
+/// What decisions are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its row.
+    pub printer: PrinterRef,
+    /// Its own name.
+    pub printer_id: PrinterId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// Place in gradual rollouts, 0 to 99.
+    pub bucket: u8,
+    /// Chip family.
+    pub platform: Platform,
+    /// What it runs.
+    pub version: Version,
+    /// Whether it accepts updates that are not mandatory.
+    pub auto_update: bool,
+    /// The channel that it follows.
+    pub channel: Channel,
+}
+
+/// A printer whose row was written.
+#[derive(Clone, Debug)]
+pub struct Subscribed {
+    /// What decisions are made from.
+    pub facts: Facts,
+    /// Number of this socket.
+    pub connection: i64,
+}
+
+/// How a path names a printer. Numbers and ids of ours come first: a printer chooses its own name, and must not be
+/// able to take another's place.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The segment.
+    pub text: String,
+    /// The segment as a number or a UUID.
+    pub handle: Option<Handle>,
+}
+
+impl std::str::FromStr for Named {
+    type Err = crate::ids::BadName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<PrinterId>()?;
+        Ok(Self { text: text.to_owned(), handle: text.parse().ok() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_those_of_python() {
+        // python3 -c 'import hashlib; print(int(hashlib.md5("printer-abc".encode()).hexdigest(), 16) % 100)'
+        for (id, expected) in VECTORS {
+            assert_eq!(bucket(&id.parse().unwrap()), *expected, "{id}");
+        }
+    }
+
+    const VECTORS: &[(&str, u8)] = &[
+        ("printer-abc", 50),
+        ("printer-def", 38),
+        ("770e8400-e29b-41d4-a716-446655440000", 94),
+        ("880e8400-e29b-41d4-a716-446655440001", 25),
+        ("Küche", 4),
+        ("a", 97),
+    ];
+}

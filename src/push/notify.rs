@@ -1,0 +1,57 @@
+//! Hints to all replicas: PostgreSQL's NOTIFY, with ids only.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub(super) const CHANNEL: &str = "paperminder";
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// This rollout.
+    Rollout(Uuid),
+    /// This printer: its open update ended without a word from it, or an operator wants something.
+    Printer(Uuid),
+    /// Anything: notifications may have been lost.
+    Everything,
+}
+
+impl Hint {
+    fn payload(self) -> String {
+        match self {
+            Self::Rollout(id) => format!("r{id}"),
+            Self::Printer(id) => format!("p{id}"),
+            Self::Everything => "*".into(),
+        }
+    }
+
+    pub(super) fn parse(payload: &str) -> Option<Self> {
+        match payload.split_at_checked(1)? {
+            ("r", id) => id.parse().ok().map(Self::Rollout),
+            ("p", id) => id.parse().ok().map(Self::Printer),
+            ("*", "") => Some(Self::Everything),
+            _ => None,
+        }
+    }
+}
+
+/// Tells all replicas, when the transaction commits.
+pub async fn notify(conn: &mut PgConnection, hint: Hint) -> Result<(), sqlx::Error> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, hint.payload()).execute(conn).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_survive_the_wire() {
+        for hint in [Hint::Rollout(Uuid::from_u128(1)), Hint::Printer(Uuid::from_u128(2)), Hint::Everything] {
+            assert_eq!(Hint::parse(&hint.payload()), Some(hint));
+        }
+        assert_eq!(Hint::parse(""), None);
+        assert_eq!(Hint::parse("rnonsense"), None);
+        assert_eq!(Hint::parse("ü"), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! Rollouts: who is to get which version, how far that may go now, and the engine that makes it happen.
+//!
+//! Invariants:
+//! - A target is a predicate, never a list of rows: creating a rollout costs the same for ten printers and ten
+//!   million, and printers that appear later belong to it.
+//! - Which printer gets what is decided by one pure function ([`decide`]); the database repeats its conditions when an
+//!   offer is claimed, behind the rollout's row lock.
+//! - Every narrowing (pause, cancel, lower percentage, delete) raises the rollout's epoch. A claim or a frame of an
+//!   older epoch is void, so nothing leaves after the answer.
+//! - Counters are counted, not kept: completed + failed + declined + pending = total, at every commit.
+
+mod control;
+mod create;
+mod db;
+mod decide;
+mod engine;
+pub mod http;
+mod tally;
+mod target;
+mod types;
+mod wire;
+
+pub use control::{Change, change, delete};
+pub use create::{Wanted, create};
+pub use decide::{Decision, Offering, Plan, ReleaseBrief, Why, decide};
+pub use engine::{Engine, Known};
+pub use tally::{Counters, Tally, count};
+pub use target::Target;
+pub use types::{Rollout, RolloutType, Status};
+
+/// What can go wrong with rollouts.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request are missing or wrong: their names and what is wrong.
+    #[error("the request has errors")]
+    Invalid(Vec<(String, String)>),
+    /// No release of that version.
+    #[error("{0}")]
+    FirmwareNotFound(String),
+    /// No such rollout.
+    #[error("no rollout {0}")]
+    NotFound(String),
+    /// The state forbids it.
+    #[error("{0}")]
+    Conflict(String),
+    /// `If-Match` does not hold.
+    #[error("the rollout is at revision {0} by now")]
+    Stale(i64),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}

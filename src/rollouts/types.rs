@@ -1,0 +1,136 @@
+//! What a rollout is, and which way its state may go. No I/O.
+
+use super::Target;
+use crate::clock::Time;
+use crate::ids::{FirmwareId, RolloutId};
+use crate::version::Version;
+use crate::words::{Channel, vocabulary};
+
+vocabulary!(
+    /// How a rollout starts and spreads.
+    RolloutType {
+        /// Everyone in the target, at once.
+        #[default]
+        Immediate = "immediate",
+        /// A percentage of the target, raised by hand.
+        Gradual = "gradual",
+        /// Everyone in the target, from a moment on.
+        Scheduled = "scheduled",
+    }
+);
+
+vocabulary!(
+    /// Where a rollout stands.
+    #[schema(as = RolloutStatus)]
+    Status {
+        /// Not started.
+        #[default]
+        Pending = "pending",
+        /// Making offers.
+        Active = "active",
+        /// Held.
+        Paused = "paused",
+        /// Nobody is pending. A resting state: a printer that matches later is still served.
+        Completed = "completed",
+        /// Final.
+        Cancelled = "cancelled",
+    }
+);
+
+impl Status {
+    /// Whether offers may be made in this state.
+    pub fn offers(self) -> bool {
+        matches!(self, Self::Active | Self::Completed)
+    }
+
+    /// The state after an operator asked for `wanted`, or why that cannot be. `due` says whether a scheduled moment
+    /// has come or there is none.
+    pub fn on_request(self, wanted: Self, due: bool) -> Result<Self, String> {
+        match (self, wanted) {
+            (Self::Cancelled, Self::Cancelled) => Ok(Self::Cancelled),
+            (Self::Cancelled, _) => {
+                Err("it was cancelled, and that is final; create a new rollout instead".into())
+            }
+            (_, Self::Pending | Self::Completed) => {
+                Err(format!("`{wanted}` cannot be asked for; use active, paused or cancelled"))
+            }
+            (Self::Completed, Self::Active) => Ok(Self::Completed),
+            // Whoever resumes a schedule that was held before its time wants the schedule, not a start in the night.
+            (Self::Paused, Self::Active) if !due => Ok(Self::Pending),
+            (_, wanted) => Ok(wanted),
+        }
+    }
+}
+
+/// A rollout as it stands.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Row.
+    pub id: RolloutId,
+    /// The number that people type.
+    pub number: i64,
+    /// The release it names.
+    pub firmware: FirmwareId,
+    /// The version that printers are to run.
+    pub version: Version,
+    /// Only releases of this channel, else the printer's own.
+    pub channel: Option<Channel>,
+    /// Whom.
+    pub target: Target,
+    /// How it starts and spreads.
+    pub rollout_type: RolloutType,
+    /// Buckets below it are in, 0 to 100.
+    pub percentage: u8,
+    /// When it starts by itself.
+    pub scheduled_for: Option<Time>,
+    /// Tries a printer.
+    pub max_attempts: u32,
+    /// Where it stands.
+    pub status: Status,
+    /// Raised by every narrowing.
+    pub epoch: i64,
+    /// Raised by every change of an operator.
+    pub revision: i64,
+    /// When it was created.
+    pub created_at: Time,
+    /// Last change.
+    pub updated_at: Time,
+    /// When it first became active.
+    pub started_at: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_is_final() {
+        for wanted in [Status::Active, Status::Paused] {
+            assert!(Status::Cancelled.on_request(wanted, true).unwrap_err().contains("final"));
+        }
+        assert_eq!(Status::Cancelled.on_request(Status::Cancelled, true), Ok(Status::Cancelled));
+    }
+
+    #[test]
+    fn everything_else_can_be_paused_resumed_and_cancelled() {
+        for status in [Status::Pending, Status::Active, Status::Paused, Status::Completed] {
+            assert_eq!(status.on_request(Status::Cancelled, true), Ok(Status::Cancelled));
+            assert_eq!(status.on_request(Status::Paused, true), Ok(Status::Paused));
+        }
+        assert_eq!(Status::Pending.on_request(Status::Active, false), Ok(Status::Active));
+        assert_eq!(Status::Completed.on_request(Status::Active, true), Ok(Status::Completed));
+    }
+
+    #[test]
+    fn resuming_before_the_scheduled_moment_waits_for_it() {
+        assert_eq!(Status::Paused.on_request(Status::Active, false), Ok(Status::Pending));
+        assert_eq!(Status::Paused.on_request(Status::Active, true), Ok(Status::Active));
+    }
+
+    #[test]
+    fn nobody_asks_for_pending_or_completed() {
+        for wanted in [Status::Pending, Status::Completed] {
+            assert!(Status::Active.on_request(wanted, true).is_err());
+        }
+    }
+}

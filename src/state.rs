@@ -1,0 +1,46 @@
+//! What handlers, sockets and jobs share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::config::Attempts;
+use crate::firmware::Uploads;
+use crate::ids::ReplicaId;
+use crate::push::{Fence, Hub};
+use crate::rollouts::{Engine, Known, Tally};
+use crate::shutdown::Shutdown;
+
+/// The parts of a running replica. Clones share them.
+#[derive(Clone)]
+pub struct AppState {
+    /// PostgreSQL.
+    pub pool: PgPool,
+    /// Time.
+    pub clock: Clock,
+    /// This process.
+    pub replica: ReplicaId,
+    /// What uploads need; also the way to the bucket.
+    pub uploads: Uploads,
+    /// This server as others reach it, without a trailing slash.
+    pub base_url: Arc<str>,
+    /// Sockets here.
+    pub hub: Arc<Hub<Known>>,
+    /// The last check before an offer leaves.
+    pub fence: Fence,
+    /// Makes the offers.
+    pub engine: Arc<Engine>,
+    /// Lets rollouts rest.
+    pub tally: Arc<Tally>,
+    /// Room for sockets.
+    pub sockets: Arc<Semaphore>,
+    /// Retries and time-outs of updates.
+    pub attempts: Attempts,
+    /// Time over which sockets are let go.
+    pub drain: Duration,
+    /// The process's life.
+    pub shutdown: Shutdown,
+}

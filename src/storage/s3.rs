@@ -1,0 +1,203 @@
+//! The S3 client: one for ourselves, one that signs for the host that printers reach.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+use secrecy::ExposeSecret;
+
+use super::{Error, ObjectKey};
+use crate::clock::Time;
+use crate::config;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// One try of one call, a part of 5 MiB over a slow line included. The SDK tries three times.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The bucket.
+#[derive(Clone, Debug)]
+pub struct Store {
+    client: Client,
+    public: Client,
+    bucket: String,
+    expires: Duration,
+}
+
+/// An object on its way out.
+pub struct Object {
+    /// Bytes.
+    pub length: u64,
+    /// The bytes, as they arrive.
+    pub body: SdkBody,
+}
+
+impl Store {
+    /// Makes the clients; nothing is sent yet. Credentials come from the SDK's own chain (environment, web identity,
+    /// pod identity, instance profile) unless fixed ones are given.
+    pub async fn connect(config: &config::Storage) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build());
+        if let Some((id, secret)) = &config.credentials {
+            loader = loader
+                .credentials_provider(Credentials::new(
+                    id,
+                    secret.expose_secret(),
+                    None,
+                    None,
+                    "configuration",
+                ))
+                .region(Region::new("us-east-1"));
+        }
+        let shared = loader.load().await;
+        let client = |endpoint: Option<&url::Url>| {
+            let mut builder = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style);
+            if shared.region().is_none() && config.endpoint.is_some() {
+                // Look-alikes do not care which, but a signature needs one.
+                builder = builder.region(Region::new("us-east-1"));
+            }
+            if let Some(url) = endpoint {
+                builder = builder.endpoint_url(url.as_str().trim_end_matches('/'));
+            }
+            Client::from_conf(builder.build())
+        };
+        let endpoint = config.endpoint.as_ref();
+        Self {
+            client: client(endpoint),
+            public: client(config.public_endpoint.as_ref().or(endpoint)),
+            bucket: config.bucket.clone(),
+            expires: config.presign_expires,
+        }
+    }
+
+    /// Life of a presigned URL.
+    pub fn expires(&self) -> Duration {
+        self.expires
+    }
+
+    /// Whether the bucket answers; for readiness and the start.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.client.head_bucket().bucket(&self.bucket).send().await.map_err(typed)?;
+        Ok(())
+    }
+
+    /// Writes a whole object.
+    pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Error> {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .content_type("application/octet-stream")
+            .body(ByteStream::from(bytes))
+            .send()
+            .await
+            .map_err(typed)?;
+        Ok(())
+    }
+
+    /// Opens an object for reading.
+    pub async fn get(&self, key: &ObjectKey) -> Result<Object, Error> {
+        let answer =
+            self.client.get_object().bucket(&self.bucket).key(key.as_str()).send().await.map_err(typed)?;
+        let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
+        let length = length.ok_or_else(|| Error::Other(format!("no Content-Length for {key}")))?;
+        Ok(Object { length, body: answer.body.into_inner() })
+    }
+
+    /// Removes an object; one that is not there is fine.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
+        self.client.delete_object().bucket(&self.bucket).key(key.as_str()).send().await.map_err(typed)?;
+        Ok(())
+    }
+
+    /// Copies within the bucket, without the bytes passing through here.
+    pub async fn copy(&self, from: &ObjectKey, to: &ObjectKey) -> Result<(), Error> {
+        self.client
+            .copy_object()
+            .bucket(&self.bucket)
+            .copy_source(format!("{}/{}", self.bucket, from.as_str().replace('+', "%2B")))
+            .key(to.as_str())
+            .send()
+            .await
+            .map_err(typed)?;
+        Ok(())
+    }
+
+    /// A URL that downloads the object for `PRESIGN_EXPIRES_SECONDS` from `now`, at the host that printers reach.
+    pub async fn presign(&self, key: &ObjectKey, now: Time) -> Result<String, Error> {
+        let config = PresigningConfig::builder().expires_in(self.expires).start_time(now.into()).build();
+        let config = config.map_err(|error| Error::Other(error.to_string()))?;
+        let request = self.public.get_object().bucket(&self.bucket).key(key.as_str());
+        Ok(request.presigned(config).await.map_err(typed)?.uri().to_owned())
+    }
+
+    pub(super) async fn multipart_create(&self, key: &ObjectKey) -> Result<String, Error> {
+        let call = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
+        let answer = call.content_type("application/octet-stream").send().await.map_err(typed)?;
+        answer.upload_id.ok_or_else(|| Error::Other("a multipart upload without an id".into()))
+    }
+
+    pub(super) async fn multipart_part(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        bytes: Bytes,
+    ) -> Result<CompletedPart, Error> {
+        let call = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
+        let answer = call.part_number(number).body(ByteStream::from(bytes)).send().await.map_err(typed)?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .set_checksum_crc32(answer.checksum_crc32)
+            .set_checksum_crc64_nvme(answer.checksum_crc64_nvme);
+        Ok(part.build())
+    }
+
+    pub(super) async fn multipart_complete(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        parts: Vec<CompletedPart>,
+    ) -> Result<(), Error> {
+        let call =
+            self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        call.multipart_upload(parts).send().await.map_err(typed)?;
+        Ok(())
+    }
+
+    pub(super) async fn multipart_abort(&self, key: &ObjectKey, upload: &str) -> Result<(), Error> {
+        let call =
+            self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
+        call.send().await.map_err(typed)?;
+        Ok(())
+    }
+}
+
+/// Sorts the SDK's errors into ours.
+fn typed<E>(error: SdkError<E>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let text = DisplayErrorContext(&error).to_string();
+    match &error {
+        SdkError::TimeoutError(_) => Error::Timeout(text),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => Error::Timeout(text),
+        SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Error::Unavailable(text),
+        SdkError::ServiceError(service) => match service.raw().status().as_u16() {
+            404 => Error::NotFound(text),
+            401 | 403 => Error::Denied(text),
+            429 | 500 | 502 | 503 | 504 => Error::Unavailable(text),
+            _ => Error::Other(text),
+        },
+        _ => Error::Other(text),
+    }
+}

@@ -1,0 +1,126 @@
+//! Bytes on their way in: one buffer of a part's size a writer, and a bound on the buffers of all writers.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::types::CompletedPart;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Error, ObjectKey, Store};
+use crate::ids::FirmwareId;
+
+/// Size of a part, in bytes: the least that S3 allows for all but the last one (S3 user guide, "Multipart upload
+/// limits"). Ten thousand of them make 48 GiB.
+pub const PART_SIZE: usize = 5 << 20;
+
+/// The buffers of all uploads of this process. A writer waits for one before it takes its first byte.
+#[derive(Clone, Debug)]
+pub struct Buffers(Arc<Semaphore>);
+
+impl Buffers {
+    /// Room for `most` buffers of [`PART_SIZE`] bytes.
+    pub fn new(most: u32) -> Self {
+        Self(Arc::new(Semaphore::new(most as usize)))
+    }
+}
+
+/// An object that is being written. Up to one part it becomes a single PUT, above that a multipart upload.
+///
+/// It must end in [`finish`](Self::finish) or [`abort`](Self::abort); a multipart upload that a killed process left
+/// open stays in the bucket until it is collected.
+pub struct ObjectWriter {
+    store: Store,
+    staging: ObjectKey,
+    buffer: Vec<u8>,
+    multipart: Option<Multipart>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+struct Multipart {
+    upload: String,
+    parts: Vec<CompletedPart>,
+}
+
+impl ObjectWriter {
+    /// Waits for a buffer.
+    pub async fn open(store: Store, buffers: &Buffers, id: FirmwareId) -> Self {
+        // The semaphore is never closed.
+        let permit = buffers.0.clone().acquire_owned().await.ok();
+        Self { store, staging: ObjectKey::staging(id), buffer: Vec::new(), multipart: None, _permit: permit }
+    }
+
+    /// Takes bytes, and sends a part when the buffer is full and more comes.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            if self.buffer.len() == PART_SIZE {
+                self.flush().await?;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(PART_SIZE - self.buffer.len()));
+            self.reserve(now.len());
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Grows the buffer by doubling, never beyond a part: a small image takes little, a large one no more than a part.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.buffer.len() + more;
+        if needed > self.buffer.capacity() {
+            let capacity = needed.max(self.buffer.capacity() * 2).clamp(64 << 10, PART_SIZE);
+            self.buffer.reserve_exact(capacity - self.buffer.len());
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        let multipart = match &mut self.multipart {
+            Some(multipart) => multipart,
+            None => {
+                let upload = self.store.multipart_create(&self.staging).await?;
+                self.multipart.insert(Multipart { upload, parts: Vec::new() })
+            }
+        };
+        let number = i32::try_from(multipart.parts.len() + 1).unwrap_or(i32::MAX);
+        let bytes = Bytes::from(std::mem::take(&mut self.buffer));
+        let part = self.store.multipart_part(&self.staging, &multipart.upload, number, bytes).await?;
+        multipart.parts.push(part);
+        Ok(())
+    }
+
+    /// Makes the object appear under `key`, whole.
+    pub async fn finish(mut self, key: &ObjectKey) -> Result<(), Error> {
+        let outcome = self.try_finish(key).await;
+        if outcome.is_err() {
+            self.abort().await;
+        }
+        outcome
+    }
+
+    async fn try_finish(&mut self, key: &ObjectKey) -> Result<(), Error> {
+        if self.multipart.is_none() {
+            return self.store.put(key, Bytes::from(std::mem::take(&mut self.buffer))).await;
+        }
+        self.flush().await?;
+        if let Some(multipart) = self.multipart.take() {
+            let done = self.store.multipart_complete(&self.staging, &multipart.upload, multipart.parts).await;
+            if let Err(error) = done {
+                // Whether it took effect is not known: both remedies are harmless when there is nothing to mend.
+                let _ = self.store.multipart_abort(&self.staging, &multipart.upload).await;
+                let _ = self.store.delete(&self.staging).await;
+                return Err(error);
+            }
+        }
+        let copied = self.store.copy(&self.staging, key).await;
+        let deleted = self.store.delete(&self.staging).await;
+        copied.and(deleted)
+    }
+
+    /// Leaves nothing behind.
+    pub async fn abort(mut self) {
+        if let Some(multipart) = self.multipart.take()
+            && let Err(error) = self.store.multipart_abort(&self.staging, &multipart.upload).await
+        {
+            tracing::warn!(key = %self.staging, %error, "an unfinished upload stays in the bucket until it is collected");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Every metric, in one place: its name, its labels, its unit. Served as Prometheus text on the internal address.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::http::Method;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Seconds; from a look-up to a slow upload.
+const DURATIONS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+/// Installs the recorder, once a process, and returns the handle that renders it.
+pub fn install() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(start).clone()
+}
+
+fn start() -> PrometheusHandle {
+    let builder = PrometheusBuilder::new();
+    let builder =
+        builder.set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATIONS).unwrap_or_default();
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // Fails when another recorder is installed already, which only a test could do.
+    let _ = metrics::set_global_recorder(recorder);
+    describe_histogram!("http_server_request_duration_seconds", "Time to answer a request");
+    describe_gauge!("paperminder_printers_connected", "Printers whose socket this replica holds");
+    describe_counter!(
+        "paperminder_connections_refused_total",
+        "Sockets refused because the replica was full or ending"
+    );
+    describe_counter!("paperminder_messages_total", "Messages from printers, by kind");
+    describe_counter!(
+        "paperminder_offers_total",
+        "Offers, by what became of them: sent, resent or withdrawn"
+    );
+    describe_counter!("paperminder_updates_total", "Attempts that ended, by status and reason");
+    describe_counter!("paperminder_firmware_uploads_total", "Uploads, by outcome");
+    describe_histogram!("paperminder_claim_duration_seconds", "Time of one batch of claims in the database");
+    describe_counter!("paperminder_engine_scans_total", "Scans over all connected printers");
+    describe_counter!(
+        "paperminder_engine_errors_total",
+        "Turns of the engine that failed and will be repeated"
+    );
+    describe_gauge!("paperminder_rollouts_offering", "Rollouts that may make offers now");
+    describe_gauge!("paperminder_database_connections", "Connections of the pool, by state");
+    handle
+}
+
+/// A request was answered.
+pub fn request(method: &Method, route: &str, status: u16, elapsed: Duration) {
+    histogram!("http_server_request_duration_seconds", "method" => method.to_string(), "route" => route.to_owned(),
+        "status" => status.to_string())
+    .record(elapsed.as_secs_f64());
+}
+
+/// Counts a connected printer for as long as it lives.
+pub struct Connected(());
+
+impl Connected {
+    /// One more.
+    pub fn new() -> Self {
+        gauge!("paperminder_printers_connected").increment(1.0);
+        Self(())
+    }
+}
+
+impl Default for Connected {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        gauge!("paperminder_printers_connected").decrement(1.0);
+    }
+}
+
+/// A socket was refused.
+pub fn refused(reason: &'static str) {
+    counter!("paperminder_connections_refused_total", "reason" => reason).increment(1);
+}
+
+/// A printer said something.
+pub fn message(kind: &'static str) {
+    counter!("paperminder_messages_total", "kind" => kind).increment(1);
+}
+
+/// Offers went out, or were taken back before they did.
+pub fn offers(outcome: &'static str, count: usize) {
+    counter!("paperminder_offers_total", "outcome" => outcome).increment(count as u64);
+}
+
+/// An attempt ended.
+pub fn ended(status: &'static str, reason: &'static str) {
+    counter!("paperminder_updates_total", "status" => status, "reason" => reason).increment(1);
+}
+
+/// An upload ended.
+pub fn upload(outcome: &'static str) {
+    counter!("paperminder_firmware_uploads_total", "outcome" => outcome).increment(1);
+}
+
+/// A batch of claims was made.
+pub fn claimed(elapsed: Duration) {
+    histogram!("paperminder_claim_duration_seconds").record(elapsed.as_secs_f64());
+}
+
+/// The engine looked at every connected printer.
+pub fn scanned(offering: usize) {
+    counter!("paperminder_engine_scans_total").increment(1);
+    gauge!("paperminder_rollouts_offering").set(offering as f64);
+}
+
+/// A turn of the engine failed.
+pub fn engine_error() {
+    counter!("paperminder_engine_errors_total").increment(1);
+}
+
+/// The pool's state, set when metrics are read.
+pub fn pool(size: u32, idle: usize) {
+    gauge!("paperminder_database_connections", "state" => "idle").set(idle as f64);
+    gauge!("paperminder_database_connections", "state" => "used").set(f64::from(size) - idle as f64);
+}

@@ -1,0 +1,147 @@
+//! Reading updates.
+
+use std::collections::HashMap;
+
+use sqlx::{FromRow, PgConnection, QueryBuilder, Row as _, postgres::PgRow};
+
+use super::http::UpdateView;
+use super::types::{Open, Past, Remembered, Status};
+use crate::http::page::{Page, Sort};
+use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};
+
+pub(super) static SORTS: &[Sort] = &[Sort { name: "number", sql: "u.number", cast: "bigint" }];
+
+const COLUMNS: &str = "u.id, u.number, u.rollout_id, r.number as rollout_number, p.printer_id, u.firmware_version, u.from_version, \
+    u.attempt, u.status, u.open, u.reason, u.error_message, u.started_at, u.completed_at, u.confirmed_at, u.last_percent, \
+    u.last_status_message from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
+
+/// What is known about these printers' updates; one that has none is left out.
+pub async fn remembered(
+    conn: &mut PgConnection,
+    printers: &[PrinterRef],
+) -> Result<HashMap<PrinterRef, Remembered>, sqlx::Error> {
+    let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
+    let mut all: HashMap<PrinterRef, Remembered> = HashMap::new();
+    let past = sqlx::query!(
+        r#"select distinct on (printer, rollout_id) printer, rollout_id as "rollout!", attempt, status as "status: Status", completed_at
+           from update_history where printer = any($1) and rollout_id is not null and status <> 'cancelled'
+           order by printer, rollout_id, attempt desc"#,
+        &ids
+    );
+    for row in past.fetch_all(&mut *conn).await? {
+        let past =
+            Past { attempts: row.attempt.unsigned_abs(), status: row.status, ended_at: row.completed_at };
+        all.entry(PrinterRef(row.printer)).or_default().past.insert(RolloutId(row.rollout), past);
+    }
+    let open = sqlx::query!(
+        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id, firmware_version, from_version, attempt, sends,
+               socket_lost_at is not null as "socket_lost!"
+           from update_history where printer = any($1) and open"#,
+        &ids
+    );
+    for row in open.fetch_all(conn).await? {
+        all.entry(PrinterRef(row.printer)).or_default().open = Some(Open {
+            update: UpdateId(row.id),
+            rollout: row.rollout_id.map(RolloutId),
+            status: row.status,
+            release: FirmwareId(row.firmware_version_id),
+            version: row.firmware_version.into(),
+            from: row.from_version.into(),
+            attempt: row.attempt.unsigned_abs(),
+            sends: row.sends,
+            socket_lost: row.socket_lost,
+        });
+    }
+    Ok(all)
+}
+
+/// How many updates of a rollout are open.
+pub async fn has_open(conn: &mut PgConnection, rollout: RolloutId) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_history where rollout_id = $1 and open"#,
+        rollout.0
+    );
+    count.fetch_one(conn).await
+}
+
+impl FromRow<'_, PgRow> for UpdateView {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            number: row.try_get("number")?,
+            rollout_id: row.try_get("rollout_id")?,
+            rollout_number: row.try_get("rollout_number")?,
+            printer_id: row.try_get("printer_id")?,
+            firmware_version: row.try_get("firmware_version")?,
+            from_version: row.try_get("from_version")?,
+            attempt: row.try_get("attempt")?,
+            status: row.try_get("status")?,
+            open: row.try_get("open")?,
+            reason: row.try_get("reason")?,
+            error_message: row.try_get("error_message")?,
+            started_at: row.try_get("started_at")?,
+            completed_at: row.try_get("completed_at")?,
+            confirmed_at: row.try_get("confirmed_at")?,
+            last_percent: row.try_get("last_percent")?,
+            last_status_message: row.try_get("last_status_message")?,
+        })
+    }
+}
+
+/// One page, the cursor of the next, and the count of all.
+type Listed = (Vec<UpdateView>, Option<String>, i64);
+
+/// Attempts with a printer.
+pub(super) async fn of_printer(
+    conn: &mut PgConnection,
+    printer: PrinterRef,
+    status: Option<Status>,
+    page: &Page,
+) -> Result<Listed, sqlx::Error> {
+    let filter = |query: &mut QueryBuilder<sqlx::Postgres>| {
+        query.push(" where u.printer = ").push_bind(printer.0);
+        if let Some(status) = status {
+            query.push(" and u.status = ").push_bind(status.as_str());
+        }
+    };
+    list(conn, filter, page).await
+}
+
+/// The last attempt with each printer that a rollout has an update for.
+pub async fn targets(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+    status: Option<Status>,
+    page: &Page,
+) -> Result<Listed, sqlx::Error> {
+    let filter = |query: &mut QueryBuilder<sqlx::Postgres>| {
+        query.push(" where u.rollout_id = ").push_bind(rollout.0);
+        query.push(
+            " and not exists (select 1 from update_history later where later.rollout_id = u.rollout_id \
+             and later.printer = u.printer and later.number > u.number)",
+        );
+        if let Some(status) = status {
+            query.push(" and u.status = ").push_bind(status.as_str());
+        }
+    };
+    list(conn, filter, page).await
+}
+
+/// The orders that [`targets`] offers.
+pub static TARGET_SORTS: &[Sort] = SORTS;
+
+async fn list(
+    conn: &mut PgConnection,
+    filter: impl Fn(&mut QueryBuilder<sqlx::Postgres>),
+    page: &Page,
+) -> Result<Listed, sqlx::Error> {
+    let mut count = QueryBuilder::new("select count(*) from update_history u");
+    filter(&mut count);
+    let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
+    let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
+    filter(&mut query);
+    page.push(&mut query, "u.number");
+    let mut rows = query.build().fetch_all(conn).await?;
+    let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
+    Ok((rows.iter().map(UpdateView::from_row).collect::<Result<_, _>>()?, next, total))
+}

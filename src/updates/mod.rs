@@ -1,0 +1,25 @@
+//! Updates: attempts to bring one printer to one release, one row each.
+//!
+//! Invariants:
+//! - A printer has at most one open update; the database's unique index says so too.
+//! - What a printer says moves its update forward; **the proof is its next subscribe** ([`settle`]). A `completed`
+//!   update stays open until then.
+//! - Every write names the state it expects. A message about a closed update, repeated or out of order, changes
+//!   nothing.
+//!
+//! This room knows rollouts by their id only; which printer gets what is decided above it.
+
+mod db;
+mod expire;
+pub mod http;
+mod offer;
+mod report;
+mod settle;
+mod types;
+
+pub use db::{TARGET_SORTS, has_open, remembered, targets};
+pub use expire::expire;
+pub use offer::{Claim, claim, reoffer, withdraw};
+pub use report::{Report, report, socket_lost};
+pub use settle::settle;
+pub use types::{Open, Past, Reason, Remembered, Settlement, Status};

@@ -1,0 +1,213 @@
+//! A server of one's own for a test: real PostgreSQL, a real S3 endpoint, real sockets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use paperminder_ota::app::{self, App};
+use paperminder_ota::clock::Clock;
+use paperminder_ota::config::Config;
+use paperminder_ota::dev::EmbeddedS3;
+use paperminder_ota::simulate::{Mode, Pace, PrinterOptions, image::esp8266_image};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use sqlx::{ConnectOptions as _, PgPool};
+use tempfile::TempDir;
+
+/// Longest wait for anything that should happen at once.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A running server on free ports, with a bucket of its own.
+pub struct Server {
+    app: App,
+    s3: EmbeddedS3,
+    folder: TempDir,
+    /// The test's database.
+    pub pool: PgPool,
+    client: reqwest::Client,
+}
+
+/// An answer of REST.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body, which must have come with this status.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self.body
+    }
+}
+
+impl Server {
+    /// With the default settings.
+    pub async fn start(pool: PgPool) -> Self {
+        Self::with(pool, &[]).await
+    }
+
+    /// With these settings.
+    pub async fn with(pool: PgPool, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("s3");
+        std::fs::create_dir(&root).unwrap();
+        let s3 = EmbeddedS3::start(&root, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &["firmware"])
+            .await
+            .unwrap();
+        let mut config = config(&pool, &s3.endpoint(), settings);
+        config.storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
+        let app = app::start(&config, Clock::system()).await.unwrap();
+        Self { app, s3, folder, pool, client: reqwest::Client::new() }
+    }
+
+    /// `http://host:port`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.address)
+    }
+
+    /// `http://host:port` of health and metrics.
+    pub fn internal(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.internal_address)
+    }
+
+    /// The parts of the server, for looking behind the scenes.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Sends a request and reads the answer as JSON, as text when it is none.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    /// A request that is not sent yet.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    /// Uploads bytes with these text fields, the file first, as curl does.
+    pub async fn upload_bytes(&self, bytes: Vec<u8>, fields: &[(&str, &str)]) -> Answer {
+        let mut form = Form::new().part("file", Part::bytes(bytes).file_name("firmware.bin"));
+        for (name, value) in fields {
+            form = form.text((*name).to_owned(), (*value).to_owned());
+        }
+        self.send(self.request(Method::POST, "/api/firmware/upload").multipart(form)).await
+    }
+
+    /// Releases a valid image, different for every version and channel.
+    pub async fn release(&self, version: &str, channel: &str) -> Value {
+        let seed = version
+            .bytes()
+            .chain(channel.bytes())
+            .fold(7u64, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
+        self.upload_bytes(esp8266_image(20 << 10, seed), &[("version", version), ("channel", channel)])
+            .await
+            .expect(201)
+    }
+
+    /// Creates a rollout and returns it.
+    pub async fn rollout(&self, body: Value) -> Value {
+        self.post("/api/rollouts", &body).await.expect(201)
+    }
+
+    /// Options of a printer that is quick about everything.
+    pub fn printer(&self, index: u64) -> PrinterOptions {
+        PrinterOptions {
+            pace: Pace {
+                reconnect: Duration::from_millis(50),
+                reboot: Duration::from_millis(50),
+                ..Pace::default()
+            },
+            ..PrinterOptions::new(&format!("ws://{}", self.app.address), index)
+        }
+    }
+
+    /// The same as a device, which never reports.
+    pub fn device(&self, index: u64) -> PrinterOptions {
+        PrinterOptions { mode: Mode::Device, ..self.printer(index) }
+    }
+
+    /// Asks until the answer is as wanted.
+    pub async fn wait(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer.body) {
+                return answer.body;
+            }
+            assert!(Instant::now() < deadline, "{path} stays {}", answer.body);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every object in the bucket, and every part of an open multipart upload, as the file system has them.
+    pub fn objects(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(&self.folder.path().join("s3"), &mut found);
+        found.sort();
+        found
+    }
+
+    /// Ends the server; fails when work was left undone.
+    pub async fn stop(self) {
+        assert!(self.app.stop().await, "work was left undone at the end");
+        self.s3.stop().await;
+    }
+}
+
+/// The configuration of a test's server; `settings` win.
+pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Config {
+    let database = pool.connect_options().to_url_lossy().to_string();
+    Config::from_lookup(&|name| match settings.iter().find(|(key, _)| *key == name) {
+        Some((_, value)) => Some((*value).to_owned()),
+        None => match name {
+            "DATABASE_URL" => Some(database.clone()),
+            "DATABASE_MAX_CONNECTIONS" => Some("8".into()),
+            "AWS_ENDPOINT_URL_S3" => Some(endpoint.to_owned()),
+            "LISTEN_ADDR" | "INTERNAL_ADDR" => Some("127.0.0.1:0".into()),
+            "AUTH" => Some("off".into()),
+            "DRAIN_SECONDS" => Some("0".into()),
+            "RETRY_BACKOFF_SECONDS" => Some("0".into()),
+            _ => None,
+        },
+    })
+    .unwrap()
+}
+
+fn walk(folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // The endpoint's own notes about an object outlive it.
+            if !(name.starts_with('.') && name.ends_with(".json")) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+}
