@@ -2,9 +2,8 @@
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
-use super::Error;
-use super::http::Printer;
 use super::types::{Facts, Named, Subscribed, Subscription, bucket};
+use super::{Error, Printer};
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::{PrinterRef, ReplicaId};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{FromRow, PgConnection, QueryBuilder, Row as _, postgres::PgRow};
 
-use super::http::UpdateView;
+use super::UpdateView;
 use super::types::{Open, Past, Remembered, Status};
 use crate::http::page::{Page, Sort};
 use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};

@@ -16,6 +16,7 @@ mod offer;
 mod report;
 mod settle;
 mod types;
+mod view;
 
 pub use db::{TARGET_SORTS, has_open, remembered, targets};
 pub use expire::expire;
@@ -23,3 +24,4 @@ pub use offer::{Claim, claim, reoffer, withdraw};
 pub use report::{Report, report, socket_lost};
 pub use settle::settle;
 pub use types::{Open, Past, Reason, Remembered, Settlement, Status};
+pub use view::UpdateView;
