@@ -5,6 +5,8 @@
 
 mod dev;
 mod floors;
+mod line;
+mod rollouts;
 mod simulate;
 mod smoke;
 mod support;
