@@ -214,6 +214,23 @@ async fn a_device_whose_socket_dropped_after_the_offer_and_that_is_back_on_the_o
 }
 
 #[sqlx::test]
+async fn whoever_failed_and_runs_the_new_version_after_all_succeeded(pool: PgPool) {
+    let server = Server::with(pool, &[("RETRY_BACKOFF_SECONDS", "3600")]).await;
+    let path = rollout(&server, "1.5.0").await;
+    let mut printer = Printer::online(server.printer(1)).await.unwrap();
+    printer.next_offer(SOON).await.unwrap();
+    printer.send_json(&json!({"kind": "firmware_failed", "error": "HTTP error -1"})).await.unwrap();
+    attempt(&server, |update| update["status"] == "failed").await;
+    printer.drop_hard();
+    let mut options = server.printer(1);
+    options.firmware_version = "1.5.0".into();
+    let _back = Printer::online(options).await.unwrap();
+    let rollout = server.wait(&path, |rollout| rollout["confirmed_count"] == 1).await;
+    assert_eq!((&rollout["failed_count"], &rollout["status"]), (&json!(0), &json!("completed")));
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn a_third_version_ends_the_update_without_blame(pool: PgPool) {
     let server = Server::start(pool).await;
     rollout(&server, "1.5.0").await;
@@ -358,8 +375,8 @@ async fn what_a_printer_says_while_the_database_is_away_is_not_lost(pool: PgPool
         "{text}"
     );
     allow(true).await;
-    let update = attempt(&server, |update| update["status"] == "failed").await;
-    assert_eq!(update["error_message"], "no space");
+    let failed = server.wait("/api/printers/1/updates?status=failed", |list| list["total"] == 1).await;
+    assert_eq!(failed["updates"][0]["error_message"], "no space");
     printer.next_offer(SOON).await.unwrap();
     server.stop().await;
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crash;
 mod dev;
 mod floors;
 mod line;
@@ -10,3 +11,4 @@ mod rollouts;
 mod simulate;
 mod smoke;
 mod support;
+mod telemetry;

@@ -1,5 +1,7 @@
 //! A server of one's own for a test: real PostgreSQL, a real S3 endpoint, real sockets.
 
+pub mod process;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
