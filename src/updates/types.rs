@@ -162,10 +162,14 @@ mod tests {
     #[test]
     fn the_old_version_refutes_what_was_taken() {
         assert_eq!(judge(&open(Status::Completed), "1.4.0"), Settlement::RolledBack);
-        assert_eq!(
-            judge(&Open { socket_lost: true, ..open(Status::Pending) }, "1.4.0"),
-            Settlement::RolledBack
-        );
+        for status in [Status::Pending, Status::Downloading, Status::Completed] {
+            assert_eq!(judge(&Open { socket_lost: true, ..open(status) }, "1.4.0"), Settlement::RolledBack);
+        }
+    }
+
+    #[test]
+    fn a_download_whose_socket_we_lost_may_still_be_going_on() {
+        assert_eq!(judge(&open(Status::Downloading), "1.4.0"), Settlement::Underway);
     }
 
     #[test]
