@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod dev;
+mod firmware;
 mod simulate;
 mod smoke;
 mod support;
