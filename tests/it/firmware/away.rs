@@ -181,7 +181,7 @@ async fn a_row_whose_insert_was_not_acknowledged_is_found_again(pool: PgPool) {
         let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
              and wait_event_type = 'Lock' and query like 'insert into firmware_versions%'";
         let deadline = Instant::now() + crate::support::SOON;
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *lock).await.unwrap() == 0 {
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() == 0 {
             assert!(Instant::now() < deadline, "the insert never comes");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
