@@ -7,4 +7,5 @@ mod dev;
 mod firmware;
 mod simulate;
 mod smoke;
+mod storage;
 mod support;
