@@ -5,10 +5,12 @@
 
 mod crash;
 mod dev;
+mod firmware;
 mod floors;
 mod line;
 mod rollouts;
 mod simulate;
 mod smoke;
+mod storage;
 mod support;
 mod telemetry;
