@@ -9,7 +9,6 @@
 
 mod db;
 mod delete;
-mod download;
 mod form;
 pub mod http;
 mod types;
