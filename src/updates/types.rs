@@ -164,7 +164,6 @@ mod tests {
     #[test]
     fn the_old_version_refutes_what_was_taken() {
         assert_eq!(judge(&open(Status::Completed), "1.4.0"), Settlement::RolledBack);
-        assert_eq!(judge(&open(Status::Downloading), "1.4.0"), Settlement::RolledBack);
         assert_eq!(
             judge(&Open { socket_lost: true, ..open(Status::Pending) }, "1.4.0"),
             Settlement::RolledBack
