@@ -20,6 +20,8 @@ const ORDER: &[&str] = &[
     "firmware",
     "printers",
     "updates",
+    "links",
+    "links",
     "rollouts", // rooms
     "state",
 ];
