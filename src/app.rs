@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Cors};
@@ -152,6 +152,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
     tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
     tokio::spawn(jobs::presence(state.clone(), name));
+    tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
     tokio::spawn({
@@ -205,7 +206,9 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
 
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
-    let api = api.layer(from_fn_with_state(auth::Gate::new(&config.auth), auth::require));
+    let api = api
+        .layer(from_fn_with_state(auth::Gate::new(&config.auth), auth::require))
+        .layer(from_fn(http::limit::in_time));
     Router::new()
         .merge(api)
         .merge(line::routes())
@@ -230,7 +233,9 @@ fn cors(config: &Cors) -> CorsLayer {
         Cors::Any => AllowOrigin::any(),
         Cors::Only(origins) => AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok())),
     };
-    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(Any).expose_headers(Any)
+    // `*` would not cover Authorization (Fetch standard, section 3.3.2).
+    let headers = AllowHeaders::mirror_request();
+    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(headers).expose_headers(Any)
 }
 
 fn internal_routes(state: AppState, metrics: PrometheusHandle) -> Router {

@@ -27,6 +27,8 @@ pub enum MigrationError {
 /// Applies what is missing and tells how many that were.
 pub async fn migrate(pool: &PgPool) -> Result<usize, MigrationError> {
     let mut conn = pool.acquire().await?;
+    // An index on a large table takes as long as it takes. The connection is closed with the command's pool.
+    sqlx::query("set statement_timeout = 0").execute(&mut *conn).await?;
     while !sqlx::query_scalar::<_, bool>("select pg_try_advisory_lock($1)")
         .bind(LOCK)
         .fetch_one(&mut *conn)

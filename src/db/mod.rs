@@ -14,9 +14,14 @@ pub use migrate::{MIGRATOR, MigrationError, migrate, pending};
 /// Longest wait for a free connection; beyond it a request is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Longest statement, and longest wait for a lock, by PostgreSQL's own clock. Migrations lift both.
+const STATEMENT_TIMEOUT: &str = "30s";
+const LOCK_TIMEOUT: &str = "10s";
+
 /// Connection options with this product's name on them, so that `pg_stat_activity` tells who is who.
 pub fn options(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url.expose_secret())?.application_name("paperminder-ota"))
+    let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("paperminder-ota");
+    Ok(options.options([("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT)]))
 }
 
 /// A pool of at most `most` connections. It connects when first used.
@@ -34,12 +39,20 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
         // PostgreSQL, appendix A: 08 connection, 28 authorization, 3D000 no such database, 53 resources, 55000 a
-        // database that takes no connections, 57P operator intervention. None of our statements causes one of these.
+        // database that takes no connections, 57 operator intervention and statements that took too long; 40001, 40P01 and
+        // 55P03 a conflict that a second try does not meet. None of our statements causes one of these by itself.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "28", "3D000", "53", "55000", "57P"].iter().any(|class| code.starts_with(class))
+            ["08", "28", "3D000", "40001", "40P01", "53", "55000", "55P03", "57"]
+                .iter()
+                .any(|class| code.starts_with(class))
         }),
         _ => false,
     }
+}
+
+/// True when PostgreSQL could not read a value that we passed on (class 22, data exception), as in a forged cursor.
+pub fn is_bad_value(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("22"))
 }
 
 /// True when a row of that name is there already.

@@ -197,7 +197,35 @@ pub(super) async fn used_by(conn: &mut PgConnection, release: &Release) -> Resul
     rollout.fetch_optional(conn).await
 }
 
-/// Removes a release that nothing refers to, and returns its key.
+/// Holds a release against use and change until the transaction ends.
+pub(super) async fn lock(conn: &mut PgConnection, id: FirmwareId) -> Result<(), sqlx::Error> {
+    sqlx::query!("select id from firmware_versions where id = $1 for update", id.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(())
+}
+
+/// Holds every release of a version against deletion until the transaction ends.
+pub async fn hold(conn: &mut PgConnection, version: &Version) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select id from firmware_versions where version = $1 order by id for share",
+        version.to_string()
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many printers are on their way to a release.
+pub(super) async fn open_updates(conn: &mut PgConnection, id: FirmwareId) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_history where firmware_version_id = $1 and open"#,
+        id.0
+    );
+    count.fetch_one(conn).await
+}
+
+/// Removes a release, and returns its key.
 pub(super) async fn delete(
     conn: &mut PgConnection,
     id: FirmwareId,

@@ -1,4 +1,4 @@
-//! `DELETE /api/firmware/{version}`: a release that nothing refers to.
+//! `DELETE /api/firmware/{version}`: a release that nothing active needs. What was done with it stays readable.
 
 use sqlx::PgPool;
 
@@ -16,9 +16,9 @@ pub async fn delete(pool: &PgPool, store: &Store, by: &Selector) -> Result<(), E
 }
 
 async fn delete_row(pool: &PgPool, by: &Selector) -> Result<Option<ObjectKey>, Error> {
-    let mut conn = pool.acquire().await?;
+    let mut tx = pool.begin().await?;
     if by.channel.is_none() {
-        let all = db::releases_of(&mut conn, &by.version).await?;
+        let all = db::releases_of(&mut tx, &by.version).await?;
         let channels: Vec<_> = all
             .iter()
             .filter(|release| release.platform == by.platform)
@@ -28,21 +28,22 @@ async fn delete_row(pool: &PgPool, by: &Selector) -> Result<Option<ObjectKey>, E
             return Err(Error::Ambiguous(channels));
         }
     }
-    let release = db::find(&mut conn, by).await?;
+    let release = db::find(&mut tx, by).await?;
+    // Whoever creates a rollout of this version holds its releases, so what is read next stays true until the end.
+    db::lock(&mut tx, release.id).await?;
     let (version, channel) = (&release.version, release.channel);
-    if let Some(number) = db::used_by(&mut conn, &release).await? {
+    if let Some(number) = db::used_by(&mut tx, &release).await? {
         return Err(Error::InUse(format!(
             "{version} on {channel} is what rollout {number} offers; cancel that rollout first."
         )));
     }
-    match db::delete(&mut conn, release.id).await {
-        Ok(key) => Ok(key),
-        Err(error) if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()) => {
-            Err(Error::InUse(format!(
-                "{version} on {channel} is named by a rollout or by an update of a printer, so it stays; \
-                 roll out another version instead."
-            )))
-        }
-        Err(error) => Err(error.into()),
+    let open = db::open_updates(&mut tx, release.id).await?;
+    if open > 0 {
+        return Err(Error::InUse(format!(
+            "{version} on {channel} is on its way to {open} printers; delete it when their updates have ended."
+        )));
     }
+    let key = db::delete(&mut tx, release.id).await?;
+    tx.commit().await?;
+    Ok(key)
 }

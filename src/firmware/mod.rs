@@ -14,7 +14,7 @@ pub mod http;
 mod types;
 mod upload;
 
-pub use db::{count_download, releases_of};
+pub use db::{count_download, hold, releases_of};
 pub use types::{Draft, Query, Release, Selector};
 pub use upload::{Uploads, upload};
 

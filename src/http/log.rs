@@ -27,7 +27,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     // The template, not the path: paths hold ids and secrets, and would make a metric each.
     let route =
         request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
-    let span = tracing::info_span!("request", otel.name = %format!("{method} {route}"), otel.kind = "server",
+    let span = tracing::info_span!("request", otel.name = %format!("{} {route}", telemetry::metrics::known(&method)), otel.kind = "server",
         http.request.method = %method, http.route = %route, http.response.status_code = tracing::field::Empty);
     let trace_id = telemetry::adopt(&span, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;

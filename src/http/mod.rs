@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod extract;
+pub mod limit;
 pub mod log;
 pub mod page;
 pub mod problem;

@@ -45,8 +45,9 @@ struct After {
 
 impl Page {
     /// Reads `limit`, `cursor` and `sort`. The first of `sorts` is the default, `default_descending` its direction.
-    pub fn read(params: &mut Params, sorts: &'static [Sort], default_descending: bool) -> Self {
-        let fingerprint = short_hash(&params.fingerprint());
+    /// `list` names the list, so that its cursors are refused by every other.
+    pub fn read(params: &mut Params, list: &str, sorts: &'static [Sort], default_descending: bool) -> Self {
+        let fingerprint = short_hash(&format!("{list}?{}", params.fingerprint()));
         let limit = params.get("limit").unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             params.error("limit", format!("must be a whole number from 1 to {MAX_LIMIT}, this is {limit}"));
@@ -152,9 +153,13 @@ mod tests {
     const SORTS: &[Sort] = &[Sort { name: "number", sql: "number", cast: "bigint" }];
 
     fn read(query: &str) -> Result<Page, super::super::Problem> {
+        read_of("firmware", query)
+    }
+
+    fn read_of(list: &str, query: &str) -> Result<Page, super::super::Problem> {
         let mut params = Params::new(query);
         let _: Option<String> = params.get("channel");
-        let page = Page::read(&mut params, SORTS, false);
+        let page = Page::read(&mut params, list, SORTS, false);
         params.finish().map(|()| page)
     }
 
@@ -166,6 +171,10 @@ mod tests {
         assert!(
             read(&format!("channel=stable&cursor={cursor}")).unwrap_err().detail.contains("another filter")
         );
+        let plain =
+            read("").unwrap().cut(&mut (0..200).collect(), |row: &i64| (row.to_string(), *row)).unwrap();
+        assert!(read(&format!("cursor={plain}")).is_ok());
+        assert!(read_of("printers", &format!("cursor={plain}")).is_err(), "another list's cursor");
         assert!(read("cursor=garbage").unwrap_err().detail.contains("not one of ours"));
     }
 

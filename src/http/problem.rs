@@ -217,6 +217,9 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if db::is_unavailable(&error) {
             Self::unavailable("The database", error)
+        } else if db::is_bad_value(&error) {
+            let detail = "A value in the request cannot be used: it holds characters or numbers that no text or time here has.";
+            Self { internal: Some(error.to_string()), ..Self::new(&VALIDATION, detail) }
         } else {
             Self::internal(error)
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
 
 use crate::links;
@@ -14,17 +15,33 @@ use crate::updates;
 
 /// Renewal of the replica's lease.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often metrics are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How often expired links are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
 const SINGLE_HINTS: usize = 16;
+
+/// Longest turn of a job: a database that went silent must not freeze it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn bounded<T>(turn: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(PATIENCE, turn).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// Folds what metrics have gathered, which would otherwise grow until somebody reads them.
+pub async fn upkeep(app: AppState, metrics: PrometheusHandle) {
+    while timeout(UPKEEP, app.shutdown.hard.cancelled()).await.is_err() {
+        metrics.run_upkeep();
+    }
+}
 
 /// Renews the lease until `soft` shutdown and a drain later ends it.
 pub async fn presence(app: AppState, name: String) {
     loop {
         let renewed =
             async { printers::heartbeat(&mut *app.pool.acquire().await?, app.replica, &name).await };
-        if let Err(error) = renewed.await {
+        if let Err(error) = bounded(renewed).await {
             tracing::warn!(%error, "the replica's lease could not be renewed");
         }
         if timeout(HEARTBEAT, app.shutdown.hard.cancelled()).await.is_ok() {
@@ -37,7 +54,7 @@ pub async fn presence(app: AppState, name: String) {
 pub async fn expiry(app: AppState) {
     let every = (app.attempts.stuck_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(15));
     while timeout(every, app.shutdown.soft.cancelled()).await.is_err() {
-        if let Err(error) = expire(&app).await {
+        if let Err(error) = bounded(expire(&app)).await {
             tracing::warn!(%error, "silent updates could not be looked at");
         }
     }
@@ -47,7 +64,7 @@ pub async fn expiry(app: AppState) {
 pub async fn sweep(app: AppState) {
     while timeout(SWEEP, app.shutdown.soft.cancelled()).await.is_err() {
         let swept = async { links::sweep(&mut *app.pool.acquire().await?, app.clock.now()).await };
-        if let Err(error) = swept.await {
+        if let Err(error) = bounded(swept).await {
             tracing::warn!(%error, "expired links could not be forgotten");
         }
     }

@@ -14,7 +14,7 @@ use crate::push::{Frame, Line, Out};
 use crate::rollouts::Known;
 use crate::state::AppState;
 use crate::telemetry::metrics;
-use crate::updates::{self, Remembered, Report, Status};
+use crate::updates::{self, Remembered, Report};
 use crate::version::Version;
 
 /// Wait before a write is repeated while the database is away.
@@ -91,17 +91,21 @@ impl Session {
 
     async fn subscribe(&mut self, said: &Subscription) -> Next {
         let app = &self.app;
-        let Some(written) = until_written!(app, self.write_subscription(said, None)) else {
-            return Next::Stop;
+        let written = match until_written!(app, self.write_subscription(said, None)) {
+            Some(Some(written)) => written,
+            Some(None) => return Next::Outdated,
+            None => return Next::Stop,
         };
         if let Some(rollout) = written.touched {
             app.tally.moved(rollout);
         }
-        let known = Known { facts: written.printer.facts, remembered: written.remembered, sent: false };
+        let known = Known::new(written.printer.facts, written.remembered);
         let (line, queue) = Line::new(known.facts.printer, written.printer.connection, known);
         if !app.hub.insert(line.clone()) {
             return Next::Outdated;
         }
+        // The engine reads the rows again before it decides: what ended since they were written was hinted to a line
+        // that was not there yet.
         app.engine.look_at(line.printer);
         self.line = Some(line);
         Next::Subscribed(queue)
@@ -110,142 +114,138 @@ impl Session {
     /// A printer may say again who it is on the same socket. That proves nothing, unless it runs the new version.
     async fn subscribe_again(&self, said: &Subscription, line: &Line<Known>) -> Next {
         if line.state().facts.printer_id != said.printer_id {
-            return Next::Say(StatusMessage::new(
-                "bad_field",
-                "printer_id differs: a socket speaks for one printer. Open another.",
-            ));
+            let detail = "printer_id differs: a socket speaks for one printer. Open another.";
+            return Next::Say(StatusMessage::new("bad_field", detail));
         }
         let app = &self.app;
-        let Some(written) = until_written!(app, self.write_subscription(said, Some(line.connection))) else {
-            return Next::Stop;
+        let written = match until_written!(app, self.write_subscription(said, Some(line.connection))) {
+            Some(Some(written)) => written,
+            Some(None) => return Next::Outdated,
+            None => return Next::Stop,
         };
-        if written.printer.connection != line.connection {
-            return Next::Outdated;
-        }
         if let Some(rollout) = written.touched {
             app.tally.moved(rollout);
         }
-        {
-            let mut known = line.state();
-            known.facts = written.printer.facts;
-            known.renew(written.remembered);
-        }
+        line.state().facts = written.printer.facts;
         app.engine.look_at(line.printer);
         Next::GoOn
     }
 
     /// The printer's row, and what its version proves about its open update, in one transaction. `connection` is the
-    /// number of a socket that subscribed before.
+    /// number of a socket that subscribed before. None when a newer socket of the printer is somewhere.
     async fn write_subscription(
         &self,
         said: &Subscription,
         connection: Option<i64>,
-    ) -> Result<Written, sqlx::Error> {
+    ) -> Result<Option<Written>, sqlx::Error> {
         let (app, ip, now) = (&self.app, self.ip.to_string(), self.app.clock.now());
         let mut tx = app.pool.begin().await?;
-        let printer = printers::subscribe(&mut tx, said, connection, app.replica, &ip, now).await?;
+        let Some(printer) = printers::subscribe(&mut tx, said, connection, app.replica, &ip, now).await?
+        else {
+            return Ok(None);
+        };
+        let again = connection.is_some();
         let (remembered, touched) =
-            updates::settle(&mut tx, printer.facts.printer, &said.version, connection.is_some(), now).await?;
+            updates::settle(&mut tx, printer.facts.printer, &said.version, again, now).await?;
         tx.commit().await?;
-        Ok(Written { printer, remembered, touched })
+        Ok(Some(Written { printer, remembered, touched }))
     }
 
-    /// A report concerns the open update of this printer, whatever else the message says.
+    /// A report concerns the open update of this printer; one that names another version than that is about nothing.
     async fn report(&self, report: &Report, about: Option<Version>, line: &Line<Known>) -> Next {
-        let open = line.state().remembered.open.clone();
+        let open = line.state().remembered().open.clone();
         let Some(open) = open.filter(|open| about.is_none_or(|version| version == open.version)) else {
             tracing::debug!(printer = %line.printer, ?report, "a report about nothing that is open");
             return Next::GoOn;
         };
         let app = &self.app;
-        let Some((changed, fresh)) =
-            until_written!(app, self.write_report(report, open.update, line.printer))
-        else {
+        let Some(changed) = until_written!(app, self.write_report(report, open.update)) else {
             return Next::Stop;
         };
-        match fresh {
-            Some(fresh) => {
-                line.state().renew(fresh);
-                app.engine.look_at(line.printer);
+        if let Report::Progress { percent, .. } = report {
+            if changed && *percent >= 0 {
+                line.state().underway(open.update);
             }
-            None => {
-                let mut known = line.state();
-                if let Some(now_open) = known
-                    .remembered
-                    .open
-                    .as_mut()
-                    .filter(|now_open| changed && now_open.update == open.update)
-                {
-                    now_open.status = Status::Downloading;
-                }
-            }
+            return Next::GoOn;
         }
+        if !self.renew(line).await {
+            return Next::Stop;
+        }
+        app.engine.look_at(line.printer);
         if let Some(rollout) = open.rollout.filter(|_| changed) {
             app.tally.moved(rollout);
         }
         Next::GoOn
     }
 
-    /// Whether it changed anything, and what is remembered from then on. Progress moves one row only; the others end
-    /// something, so everything is read anew.
-    async fn write_report(
-        &self,
-        report: &Report,
-        update: UpdateId,
-        printer: PrinterRef,
-    ) -> Result<(bool, Option<Remembered>), sqlx::Error> {
-        let mut conn = self.app.pool.acquire().await?;
-        let changed = updates::report(&mut conn, update, report, self.app.clock.now()).await?;
-        if let Report::Progress { .. } = report {
-            return Ok((changed, None));
+    async fn write_report(&self, report: &Report, update: UpdateId) -> Result<bool, sqlx::Error> {
+        updates::report(&mut *self.app.pool.acquire().await?, update, report, self.app.clock.now()).await
+    }
+
+    /// Reads again what is remembered. False when the process ends first.
+    async fn renew(&self, line: &Line<Known>) -> bool {
+        loop {
+            let seen = line.state().generation();
+            let Some(fresh) = until_written!(&self.app, self.read(line.printer)) else { return false };
+            if line.state().renew(seen, fresh) {
+                return true;
+            }
         }
-        let fresh = updates::remembered(&mut conn, &[printer]).await?.remove(&printer);
-        Ok((changed, Some(fresh.unwrap_or_default())))
+    }
+
+    async fn read(&self, printer: PrinterRef) -> Result<Remembered, sqlx::Error> {
+        let mut all = updates::remembered(&mut *self.app.pool.acquire().await?, &[printer]).await?;
+        Ok(all.remove(&printer).unwrap_or_default())
+    }
+
+    /// An offer is on the wire.
+    pub fn written(&self, frame: &Frame) {
+        if let Some(line) = &self.line {
+            line.state().written(UpdateId(frame.update));
+        }
     }
 
     /// An offer did not leave: its rollout was narrowed after the claim.
     pub async fn withdraw(&self, frame: &Frame) {
         let Some(line) = &self.line else { return };
         metrics::offers("withdrawn", 1);
-        if let Some(fresh) =
-            until_written!(&self.app, self.write_withdrawal(UpdateId(frame.update), line.printer))
-        {
-            let mut known = line.state();
-            known.renew(fresh);
-            known.sent = false;
-        }
+        let _ = until_written!(&self.app, self.write_withdrawal(UpdateId(frame.update)));
+        line.state().unsent();
+        self.renew(line).await;
         self.app.engine.look_at(line.printer);
     }
 
-    async fn write_withdrawal(
-        &self,
-        update: UpdateId,
-        printer: PrinterRef,
-    ) -> Result<Remembered, sqlx::Error> {
-        let mut conn = self.app.pool.acquire().await?;
-        updates::withdraw(&mut conn, &[update]).await?;
-        Ok(updates::remembered(&mut conn, &[printer]).await?.remove(&printer).unwrap_or_default())
+    async fn write_withdrawal(&self, update: UpdateId) -> Result<(), sqlx::Error> {
+        updates::withdraw(&mut *self.app.pool.acquire().await?, &[update]).await
     }
 
     /// The socket ended. `let_go` says whether the printer did that, which after an offer means that it took it.
     pub async fn end(self, let_go: bool) {
         let Some(line) = &self.line else { return };
         self.app.hub.remove(line);
-        let taken = {
+        let (taken, waiting) = {
             let known = line.state();
-            let open = known.remembered.open.as_ref();
-            open.filter(|open| let_go && (known.sent || open.status != Status::Pending))
-                .map(|open| open.update)
+            (known.taken().filter(|_| let_go), known.waiting())
         };
-        let _ = until_written!(&self.app, self.write_end(taken, line));
+        let _ = until_written!(&self.app, self.write_end(taken, waiting, line));
     }
 
-    async fn write_end(&self, taken: Option<UpdateId>, line: &Line<Known>) -> Result<(), sqlx::Error> {
-        let (mut conn, now) = (self.app.pool.acquire().await?, self.app.clock.now());
-        if let Some(update) = taken {
-            updates::socket_lost(&mut conn, update, now).await?;
+    /// In one transaction, because of a printer whose newer socket is here already nothing is known any more.
+    async fn write_end(
+        &self,
+        taken: Option<UpdateId>,
+        waiting: Option<UpdateId>,
+        line: &Line<Known>,
+    ) -> Result<(), sqlx::Error> {
+        let (mut tx, now) = (self.app.pool.begin().await?, self.app.clock.now());
+        let newest = printers::disconnected(&mut tx, line.printer, line.connection, now).await?;
+        if let Some(update) = taken.filter(|_| newest) {
+            updates::socket_lost(&mut tx, update, now).await?;
         }
-        printers::disconnected(&mut conn, line.printer, line.connection, now).await
+        if let Some(update) = waiting.filter(|_| newest) {
+            updates::withdraw(&mut tx, &[update]).await?;
+        }
+        tx.commit().await
     }
 }
 

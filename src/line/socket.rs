@@ -159,14 +159,15 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session
             }
             out = async { match &mut offers { Some(queue) => queue.recv().await, None => std::future::pending().await } } => match out {
                 None | Some(Out::Replaced) => return End::Replaced,
-                Some(Out::Offer(frame)) => {
+                Some(Out::Offer(mut frame)) => {
                     let pass = app.fence.pass(frame.rollout, frame.epoch).await;
                     if pass.is_none() {
                         session.withdraw(&frame).await;
                         continue;
                     }
+                    if !say(socket, std::mem::take(&mut frame.text)).await { return End::Stuck }
+                    session.written(&frame);
                     metrics::offers(if frame.again { "resent" } else { "sent" }, 1);
-                    if !say(socket, frame.text).await { return End::Stuck }
                 }
             },
             _ = pings.tick() => {

@@ -151,8 +151,10 @@ impl<'a> Fields<'a> {
         if self.parsed::<UserId>("user_id")?.is_some_and(|said| said != *user) {
             return Err(bad("user_id", &format!("is not the one of this socket, which is /ws/{user}")));
         }
-        let name =
-            self.text("printer_name")?.map(|name| cut(name.trim(), MAX_NAME)).filter(|name| !name.is_empty());
+        let name = self
+            .text("printer_name")?
+            .map(|name| cut(name.trim(), MAX_NAME).replace(char::is_control, ""))
+            .filter(|name| !name.is_empty());
         let printer_id = match (self.parsed("printer_id")?, &name) {
             (Some(id), _) => id,
             (None, Some(name)) => PrinterId::derived(user, name),

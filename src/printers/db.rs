@@ -22,7 +22,8 @@ const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, 
     exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online";
 
 /// Writes what a subscribe message said. `connection` is the number that this socket got before, if any: a socket that
-/// subscribes again keeps its number.
+/// subscribes again keeps its number. None when a newer socket of this printer subscribed meanwhile: then this one has
+/// nothing to say any more.
 pub async fn subscribe(
     conn: &mut PgConnection,
     said: &Subscription,
@@ -30,7 +31,7 @@ pub async fn subscribe(
     replica: ReplicaId,
     ip: &str,
     now: Time,
-) -> Result<Subscribed, sqlx::Error> {
+) -> Result<Option<Subscribed>, sqlx::Error> {
     let bucket = bucket(&said.printer_id);
     let row = sqlx::query!(
         r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
@@ -41,8 +42,9 @@ pub async fn subscribe(
                firmware_version = excluded.firmware_version, version_key = excluded.version_key,
                auto_update = excluded.auto_update, update_channel = excluded.update_channel,
                last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
-               connection = greatest(p.connection, excluded.connection), max_url_length = excluded.max_url_length,
+               connection = excluded.connection, max_url_length = excluded.max_url_length,
                follows_redirects = excluded.follows_redirects, updated_at = now()
+           where p.connection <= excluded.connection
            returning p.id, p.connection"#,
         PrinterRef::generate().0,
         said.printer_id.as_str(),
@@ -61,7 +63,7 @@ pub async fn subscribe(
         said.downloads.max_url_length.map(u32::cast_signed),
         said.downloads.follows_redirects,
     );
-    let row = row.fetch_one(conn).await?;
+    let Some(row) = row.fetch_optional(conn).await? else { return Ok(None) };
     let facts = Facts {
         printer: PrinterRef(row.id),
         printer_id: said.printer_id.clone(),
@@ -73,25 +75,23 @@ pub async fn subscribe(
         channel: said.channel,
         downloads: said.downloads,
     };
-    Ok(Subscribed { facts, connection: row.connection })
+    Ok(Some(Subscribed { facts, connection: row.connection }))
 }
 
-/// Marks a printer offline, unless a newer socket of it is somewhere.
+/// Marks a printer offline, unless a newer socket of it is somewhere. Tells whether it did.
 pub async fn disconnected(
     conn: &mut PgConnection,
     printer: PrinterRef,
     connection: i64,
     now: Time,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query!(
         "update printers set replica = null, last_disconnected = $3, updated_at = now() where id = $1 and connection = $2",
         printer.0,
         connection,
         now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    );
+    Ok(done.execute(conn).await?.rows_affected() > 0)
 }
 
 /// The row that a path names.

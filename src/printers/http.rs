@@ -59,7 +59,7 @@ async fn list(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let by = Query {
-        user_id: params.get("user_id"),
+        user_id: params.get::<crate::ids::UserId>("user_id").map(|user| user.to_string()),
         online: params.get("online"),
         firmware_version: params
             .get::<crate::version::Version>("firmware_version")
@@ -68,7 +68,7 @@ async fn list(
         platform: params.get("platform"),
         auto_update: params.get("auto_update"),
     };
-    let page = Page::read(&mut params, db::SORTS, false);
+    let page = Page::read(&mut params, "printers", db::SORTS, false);
     params.finish()?;
     let (printers, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
     let (rows, link) = (Rows(printers.len()), page.link(next_cursor.as_deref()));

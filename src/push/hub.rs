@@ -13,7 +13,6 @@ use crate::ids::PrinterRef;
 const QUEUE: usize = 4;
 
 /// An offer on its way to a printer.
-#[derive(Debug)]
 pub struct Frame {
     /// The message.
     pub text: String,
@@ -25,6 +24,17 @@ pub struct Frame {
     pub update: Uuid,
     /// Whether this printer was sent the same offer before.
     pub again: bool,
+}
+
+impl std::fmt::Debug for Frame {
+    /// Without the message, which holds a URL that downloads.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("rollout", &self.rollout)
+            .field("epoch", &self.epoch)
+            .field("update", &self.update)
+            .finish()
+    }
 }
 
 /// What a socket's task is asked to do.

@@ -81,6 +81,7 @@ impl Wanted {
 pub async fn create(pool: &PgPool, wanted: Wanted, max_attempts: u32, now: Time) -> Result<Rollout, Error> {
     wanted.check()?;
     let mut tx = pool.begin().await?;
+    firmware::hold(&mut tx, &wanted.version).await?;
     let releases = firmware::releases_of(&mut tx, &wanted.version).await?;
     let fits = |release: &&firmware::Release| wanted.channel.is_none_or(|channel| channel == release.channel);
     let Some(release) = releases.iter().filter(fits).find(|release| release.deprecated_at.is_none()) else {
@@ -94,7 +95,7 @@ pub async fn create(pool: &PgPool, wanted: Wanted, max_attempts: u32, now: Time)
     let rollout = Rollout {
         id: RolloutId::generate(),
         number: 0,
-        firmware: release.id,
+        firmware: Some(release.id),
         version: wanted.version,
         channel: wanted.channel,
         target: wanted.target,

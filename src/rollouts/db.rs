@@ -75,7 +75,7 @@ pub(super) async fn insert(conn: &mut PgConnection, rollout: Rollout) -> Result<
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19) \
          returning number, epoch, revision",
         rollout.id.0,
-        rollout.firmware.0,
+        rollout.firmware.map(|firmware| firmware.0),
         rollout.version.to_string(),
         rollout.channel.map(Channel::as_str),
         target.all,

@@ -1,7 +1,8 @@
-//! The engine: looks at the printers on this replica's sockets, claims offers in batches, hands them to the sockets.
+//! The engine: looks at the printers on this replica's sockets and decides what each is to get.
 //!
 //! It takes no input but hints. Every turn compares what should be with what is: after a hint, after a printer became
-//! ready, and on a timer. Whatever it missed or could not do is done by the next turn.
+//! ready, and on a timer. Whatever it missed or could not do is done by the next turn: work is forgotten only when the
+//! turn that did it succeeded.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::db::{self, Outlook};
+use super::known::Known;
 use super::send::Proposal;
 use super::{Decision, Plan, Rollout, Tally, decide};
 use crate::clock::{Clock, Time};
@@ -20,7 +23,7 @@ use crate::printers::Facts;
 use crate::push::{self, Fence, Hint, Hub, Line};
 use crate::storage::Delivery;
 use crate::telemetry::metrics;
-use crate::updates::{self, Claim, Open, Remembered};
+use crate::updates::{self, Claim, Open};
 
 /// Printers that one statement claims offers for.
 const BATCH: usize = 1000;
@@ -28,19 +31,12 @@ const BATCH: usize = 1000;
 const READY: usize = 20_000;
 /// Longest time between two scans.
 const SCAN: Duration = Duration::from_secs(5);
+/// How often what is remembered about open updates is read again, whatever was heard.
+const REFRESH: Duration = Duration::from_secs(30);
 /// Wait after a turn that failed.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// What a line remembers about its printer.
-#[derive(Debug)]
-pub struct Known {
-    /// Who it is and what it runs.
-    pub facts: Facts,
-    /// Its updates.
-    pub remembered: Remembered,
-    /// Whether its open offer went out on this socket.
-    pub sent: bool,
-}
+/// Longest turn. One that hangs, on a database that went silent, is given up and repeated.
+const TURN: Duration = Duration::from_secs(60);
 
 pub(super) type PrinterLine = Arc<Line<Known>>;
 
@@ -81,10 +77,23 @@ pub struct Parts {
     pub backoff: Duration,
 }
 
-/// What one turn would like.
+/// What is to be done. It stays until a turn succeeded.
+#[derive(Default)]
+struct Work {
+    /// These printers' rows may differ from what is remembered.
+    printers: HashSet<PrinterRef>,
+    /// Those of every printer with an open update may.
+    everything: bool,
+    /// Rollouts may have changed, or somebody may be due: look at everyone.
+    scan: bool,
+}
+
+/// What looking at some lines led to.
 #[derive(Default)]
 struct Turn {
     proposals: Vec<Proposal>,
+    /// Offers that were never seen, of rollouts that make none any more.
+    stranded: Vec<(PrinterLine, UpdateId)>,
     /// When the next printer is due.
     until: Option<Time>,
 }
@@ -133,76 +142,68 @@ impl Engine {
         stop: CancellationToken,
     ) {
         let mut plan = Plan::default();
-        let mut next = Instant::now();
+        let mut work = Work::default();
+        let (mut next, mut refreshed) = (Instant::now(), Instant::now());
         loop {
-            let (mut ready, mut stale, mut scan) = (Vec::new(), Some(HashSet::new()), false);
+            let mut ready = Vec::new();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 hint = hints.recv() => match hint {
-                    Ok(Hint::Printer(id)) => { stale.get_or_insert_default().insert(PrinterRef(id)); }
-                    Ok(Hint::Rollout(_)) => scan = true,
+                    Ok(Hint::Printer(id)) => drop(work.printers.insert(PrinterRef(id))),
+                    Ok(Hint::Rollout(_)) => work.scan = true,
                     // Notifications may be lost, so nothing that is remembered can be trusted.
-                    Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => (scan, stale) = (true, None),
+                    Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => (work.scan, work.everything) = (true, true),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                () = self.nudge.notified() => scan = true,
-                () = tokio::time::sleep_until(next.into()) => scan = true,
-                _ = queue.recv_many(&mut ready, BATCH) => {}
+                () = self.nudge.notified() => work.scan = true,
+                () = tokio::time::sleep_until(next.into()) => work.scan = true,
+                _ = queue.recv_many(&mut ready, BATCH) => work.printers.extend(ready),
             }
-            let turn = self.turn(&mut plan, ready, stale, scan).await;
-            match turn {
-                Ok(until) if scan => next = Instant::now() + until,
-                Ok(until) => next = next.min(Instant::now() + until),
+            work.everything |= refreshed.elapsed() > REFRESH;
+            match timeout(TURN, self.turn(&mut plan, &work)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(until) => {
+                    let due = Instant::now() + until;
+                    next = if work.scan { due } else { next.min(due) };
+                    if work.everything {
+                        refreshed = Instant::now();
+                    }
+                    work = Work::default();
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a turn of the engine failed and will be repeated");
                     metrics::engine_error();
                     next = Instant::now() + PAUSE;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
     /// One turn. Returns the time until the next one is due.
-    async fn turn(
-        &self,
-        plan: &mut Plan,
-        ready: Vec<PrinterRef>,
-        stale: Option<HashSet<PrinterRef>>,
-        scan: bool,
-    ) -> Result<Duration, sqlx::Error> {
+    async fn turn(&self, plan: &mut Plan, work: &Work) -> Result<Duration, sqlx::Error> {
         let now = self.clock.now();
         let mut due = None;
-        if scan {
+        if work.scan {
             let outlook = self.look_ahead(now).await?;
             (*plan, due) = (outlook.plan, outlook.next_due);
             metrics::scanned(plan.offerings().len());
         }
-        let mut lines = match &stale {
-            // Whose update is open may have missed its end; the others have nothing to miss.
-            None => {
-                self.refresh(
-                    self.hub
-                        .all()
-                        .into_iter()
-                        .filter(|line| line.state().remembered.open.is_some())
-                        .collect(),
-                )
-                .await?
-            }
-            Some(stale) => {
-                self.refresh(stale.iter().filter_map(|printer| self.hub.get(*printer)).collect()).await?
-            }
-        };
-        if scan {
-            lines = self.hub.all();
-        } else {
-            lines.extend(ready.into_iter().filter_map(|printer| self.hub.get(printer)));
-        }
+        let named = work.printers.iter().filter_map(|printer| self.hub.get(*printer));
+        let all = if work.scan || work.everything { self.hub.all() } else { Vec::new() };
+        let open = all.iter().filter(|line| {
+            work.everything
+                && !work.printers.contains(&line.printer)
+                && line.state().remembered().open.is_some()
+        });
+        let stale: Vec<_> = named.chain(open.cloned()).collect();
+        self.refresh(&stale).await?;
+        let lines = if work.scan { all } else { stale };
         for chunk in lines.chunks(BATCH) {
             let turn = self.weigh(plan, chunk, now);
             due = [due, turn.until].into_iter().flatten().min();
             self.offer(turn.proposals, now).await?;
+            self.release(turn.stranded, now).await?;
         }
         let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
         Ok(wait.max(Duration::from_millis(10)))
@@ -228,11 +229,16 @@ impl Engine {
         let mut turn = Turn::default();
         for line in lines {
             let known = line.state();
-            if let Some(open) = &known.remembered.open {
-                turn.proposals.extend(self.again(plan, line, &known, open));
+            if let Some(open) = &known.remembered().open {
+                if known.may_go_again() {
+                    match self.again(plan, line, &known.facts, open) {
+                        Some(proposal) => turn.proposals.push(proposal),
+                        None => turn.stranded.push((line.clone(), open.update)),
+                    }
+                }
                 continue;
             }
-            match decide(plan, &known.facts, &known.remembered.past, self.backoff, now) {
+            match decide(plan, &known.facts, &known.remembered().past, self.backoff, now) {
                 Decision::Offer { offering, release, attempt } => {
                     let claim = Claim {
                         update: UpdateId::generate(),
@@ -265,10 +271,7 @@ impl Engine {
     }
 
     /// An open offer that the printer never saw goes out again, as long as its rollout makes offers.
-    fn again(&self, plan: &Plan, line: &PrinterLine, known: &Known, open: &Open) -> Option<Proposal> {
-        if known.sent || open.status != updates::Status::Pending || open.socket_lost {
-            return None;
-        }
+    fn again(&self, plan: &Plan, line: &PrinterLine, printer: &Facts, open: &Open) -> Option<Proposal> {
         let offering = plan.offerings().iter().find(|offering| Some(offering.rollout) == open.rollout)?;
         let release = offering.releases.iter().find(|release| release.id == open.release)?;
         Some(Proposal {
@@ -277,7 +280,7 @@ impl Engine {
             rollout: offering.rollout,
             version: open.version.clone(),
             release: release.clone(),
-            fits: self.fits(&known.facts),
+            fits: self.fits(printer),
             claim: None,
         })
     }
@@ -287,24 +290,32 @@ impl Engine {
         printer.downloads.max_url_length.unwrap_or(self.max_url_length) as usize
     }
 
-    /// Reads again what is remembered about these printers, and returns their lines.
-    pub(super) async fn refresh(&self, lines: Vec<PrinterLine>) -> Result<Vec<PrinterLine>, sqlx::Error> {
-        for chunk in lines.chunks(BATCH) {
-            let printers: Vec<_> = chunk.iter().map(|line| line.printer).collect();
-            let mut fresh = updates::remembered(&mut *self.pool.acquire().await?, &printers).await?;
-            for line in chunk {
-                line.state().renew(fresh.remove(&line.printer).unwrap_or_default());
+    /// Frees printers from offers that they never saw and that will not go out again.
+    async fn release(&self, stranded: Vec<(PrinterLine, UpdateId)>, now: Time) -> Result<(), sqlx::Error> {
+        if stranded.is_empty() {
+            return Ok(());
+        }
+        let (lines, ids): (Vec<_>, Vec<_>) = stranded.into_iter().unzip();
+        let recalled = updates::recall(&mut *self.pool.acquire().await?, &ids, now).await?;
+        if recalled > 0 {
+            for line in &lines {
+                self.look_at(line.printer);
             }
         }
-        Ok(lines)
+        Ok(())
     }
-}
 
-impl Known {
-    /// Takes in fresh rows. Whether the open offer went out here stays known as long as it is the same one.
-    pub fn renew(&mut self, fresh: Remembered) {
-        let same = |open: &Option<Open>| open.as_ref().map(|open| open.update);
-        self.sent = self.sent && same(&self.remembered.open) == same(&fresh.open);
-        self.remembered = fresh;
+    /// Reads again what is remembered about these printers. What changed in memory meanwhile is newer than what was
+    /// read, and stays.
+    pub(super) async fn refresh(&self, lines: &[PrinterLine]) -> Result<(), sqlx::Error> {
+        for chunk in lines.chunks(BATCH) {
+            let seen: Vec<_> = chunk.iter().map(|line| line.state().generation()).collect();
+            let printers: Vec<_> = chunk.iter().map(|line| line.printer).collect();
+            let mut fresh = updates::remembered(&mut *self.pool.acquire().await?, &printers).await?;
+            for (line, seen) in chunk.iter().zip(seen) {
+                line.state().renew(seen, fresh.remove(&line.printer).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 }

@@ -54,7 +54,7 @@ async fn list(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let status = params.get("status");
-    let page = Page::read(&mut params, db::SORTS, true);
+    let page = Page::read(&mut params, "rollouts", db::SORTS, true);
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
     let (rollouts, next_cursor, total) = db::list(&mut conn, status, &page).await?;
@@ -84,7 +84,7 @@ async fn get_rollout(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let status = params.get("target_status");
-    let page = Page::read(&mut params, updates::TARGET_SORTS, true);
+    let page = Page::read(&mut params, "targets", updates::TARGET_SORTS, true);
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
     let rollout = db::find(&mut conn, handle, false).await?;
@@ -111,8 +111,10 @@ async fn patch(
     State(app): State<AppState>,
     Segment(handle): Segment<Handle>,
     headers: HeaderMap,
+    params: Params,
     Body(body): Body<PatchRollout>,
 ) -> Result<Response, Problem> {
+    params.finish()?;
     let wanted = Change { if_revision: cache::if_match(&headers)?, ..Change::try_from(body)? };
     let rollout = change(&app.pool, handle, wanted, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
@@ -129,7 +131,9 @@ async fn patch(
 async fn delete_rollout(
     State(app): State<AppState>,
     Segment(handle): Segment<Handle>,
+    params: Params,
 ) -> Result<StatusCode, Problem> {
+    params.finish()?;
     let rollout = delete(&app.pool, handle, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     tracing::info!(rollout = rollout.number, "rollout deleted");

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::ReleaseBrief;
 use super::engine::{Engine, PrinterLine};
@@ -12,10 +13,13 @@ use crate::clock::Time;
 use crate::ids::{RolloutId, UpdateId};
 use crate::links::{self, NewLink, Token};
 use crate::push::{Frame, Out};
-use crate::storage::{Address, ObjectKey};
+use crate::storage::{self, Address, ObjectKey};
 use crate::telemetry::metrics;
 use crate::updates::{self, Claim, Open};
 use crate::version::Version;
+
+/// Longest wait for a signature: credentials may have to be fetched first.
+const SIGNING: Duration = Duration::from_secs(5);
 
 /// An offer that would be made to a printer on one of our sockets.
 pub(super) struct Proposal {
@@ -68,7 +72,7 @@ impl Engine {
         tx.commit().await?;
         metrics::claimed(started.elapsed());
 
-        let (mut unsent, mut lost) = (Vec::new(), Vec::new());
+        let (mut unsent, mut gone, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for proposal in proposals {
             let Some(epoch) = granted.get(&proposal.update) else {
                 lost.push(proposal.line);
@@ -81,18 +85,19 @@ impl Engine {
                 (_, None) => continue,
             };
             self.tally.moved(proposal.rollout);
-            let update = proposal.update;
+            let (update, line) = (proposal.update, proposal.line.clone());
             if !proposal.send(*epoch, &url) {
                 unsent.push(update);
+                gone.push(line);
             }
         }
         if !unsent.is_empty() {
             metrics::offers("withdrawn", unsent.len());
             updates::withdraw(&mut *self.pool.acquire().await?, &unsent).await?;
+            lost.extend(gone);
         }
         // What was not granted was decided on old news about the printer; the next scan decides on fresh ones.
-        self.refresh(lost).await?;
-        Ok(())
+        self.refresh(&lost).await
     }
 
     /// An address for every release of the proposals.
@@ -104,7 +109,10 @@ impl Engine {
             if addresses.contains_key(&(key.clone(), fits)) || failed.contains(&key) {
                 continue;
             }
-            match self.delivery.address(&key, fits).await {
+            let address = timeout(SIGNING, self.delivery.address(&key, fits)).await;
+            match address.unwrap_or_else(|_| {
+                Err(storage::Error::Timeout("the credentials did not come in time".into()))
+            }) {
                 Ok(address) => drop(addresses.insert((key, fits), address)),
                 Err(error) => {
                     tracing::error!(%key, %error, "no download URL can be made, so nothing is offered");
@@ -126,7 +134,7 @@ async fn grant(
     let again: Vec<_> = proposals
         .iter()
         .filter(|proposal| proposal.claim.is_none())
-        .map(|proposal| proposal.update)
+        .map(|proposal| (proposal.update, proposal.line.connection))
         .collect();
     let claimed: HashSet<_> = updates::claim(conn, &claims, now).await?.into_iter().collect();
     let mut granted: HashMap<_, _> = updates::reoffer(conn, &again, now).await?.into_iter().collect();
@@ -152,21 +160,11 @@ impl Proposal {
         let text = serde_json::to_string(&message).unwrap_or_default();
         let again = self.claim.is_none();
         let frame = Frame { text, rollout: self.rollout.0, epoch, update: self.update.0, again };
-        {
-            let mut known = self.line.state();
-            known.sent = true;
-            if let Some(claim) = &self.claim {
-                known.remembered.open = Some(open(claim));
-            }
-        }
+        self.line.state().queued(self.claim.as_ref().map(open));
         if self.line.send(Out::Offer(frame)) {
             return true;
         }
-        let mut known = self.line.state();
-        known.sent = false;
-        if !again {
-            known.remembered.open = None;
-        }
+        self.line.state().unsent();
         false
     }
 }

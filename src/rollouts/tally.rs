@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::RolloutId;
@@ -14,6 +15,9 @@ use crate::ids::RolloutId;
 const GATHER: Duration = Duration::from_millis(50);
 /// How often every rollout that makes offers is counted, whatever was heard.
 const SAFETY_NET: Duration = Duration::from_secs(10);
+
+/// Longest count. One that hangs is given up and repeated.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How far a rollout is. completed + failed + declined + pending = total.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,18 +128,21 @@ impl Tally {
 
     /// Works until `stop`, then once more.
     pub async fn run(&self, pool: PgPool, stop: CancellationToken) {
+        let mut safety_net = tokio::time::interval(SAFETY_NET);
         loop {
             let mut everything = false;
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(SAFETY_NET) => everything = true,
+                _ = safety_net.tick() => everything = true,
                 () = self.wake.notified() => tokio::time::sleep(GATHER).await,
             }
             let news: Vec<_> = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
                 .into_iter()
                 .collect();
             if (everything || !news.is_empty())
-                && let Err(error) = settle(&pool, &news, everything).await
+                && let Err(error) = timeout(PATIENCE, settle(&pool, &news, everything))
+                    .await
+                    .unwrap_or(Err(sqlx::Error::PoolTimedOut))
             {
                 tracing::warn!(%error, "the counters could not be settled and will be later");
                 self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);

@@ -69,8 +69,8 @@ pub struct Rollout {
     pub id: RolloutId,
     /// The number that people type.
     pub number: i64,
-    /// The release it names.
-    pub firmware: FirmwareId,
+    /// The release it names; none once that was deleted.
+    pub firmware: Option<FirmwareId>,
     /// The version that printers are to run.
     pub version: Version,
     /// Only releases of this channel, else the printer's own.

@@ -84,7 +84,8 @@ pub struct RolloutView {
     number: i64,
     #[schema(value_type = String)]
     firmware_version: Version,
-    firmware_version_id: Uuid,
+    /// Null once that release was deleted.
+    firmware_version_id: Option<Uuid>,
     channel: Option<Channel>,
     target_all: bool,
     #[schema(value_type = Option<Vec<String>>)]
@@ -120,6 +121,12 @@ pub struct RolloutView {
 
 /// A rollout with the printers that it has an update for.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0193f7a0-1111-7c62-9c57-1f440a6eb2d9", "number": 42, "firmware_version": "1.5.0", "status": "active",
+    "rollout_percentage": 20, "total_targets": 150, "completed_count": 30, "failed_count": 2, "declined_count": 5, "pending_count": 113,
+    "targets": [{"printer_id": "770e8400-e29b-41d4-a716-446655440000", "status": "completed", "started_at": "2026-01-15T10:05:00Z",
+        "completed_at": "2026-01-15T10:07:30Z"}], "targets_total": 37, "next_cursor": null
+}))]
 pub struct RolloutDetails {
     #[serde(flatten)]
     pub(super) rollout: RolloutView,
@@ -149,7 +156,7 @@ impl RolloutView {
             id: rollout.id.0,
             number: rollout.number,
             firmware_version: rollout.version,
-            firmware_version_id: rollout.firmware.0,
+            firmware_version_id: rollout.firmware.map(|firmware| firmware.0),
             channel: rollout.channel,
             target_all: target.all,
             target_user_ids: target.user_ids,

@@ -12,7 +12,9 @@ use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Level;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -52,7 +54,10 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Telemetry, Error> {
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
         }
     };
-    let _ = tracing_subscriber::registry().with(filter).with(lines).with(traces).try_init();
+    // At this level libraries write out whole frames and requests, presigned URLs and all.
+    let no_secrets =
+        filter_fn(|line| *line.level() != Level::TRACE || line.target().starts_with("paperminder_ota"));
+    let _ = tracing_subscriber::registry().with(filter).with(no_secrets).with(lines).with(traces).try_init();
     Ok(Telemetry(provider))
 }
 

@@ -34,7 +34,7 @@ pub async fn remembered(
         all.entry(PrinterRef(row.printer)).or_default().past.insert(RolloutId(row.rollout), past);
     }
     let open = sqlx::query!(
-        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id, firmware_version, from_version, attempt, sends,
+        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id as "release!", firmware_version, from_version, attempt, sends,
                socket_lost_at is not null as "socket_lost!"
            from update_history where printer = any($1) and open"#,
         &ids
@@ -44,7 +44,7 @@ pub async fn remembered(
             update: UpdateId(row.id),
             rollout: row.rollout_id.map(RolloutId),
             status: row.status,
-            release: FirmwareId(row.firmware_version_id),
+            release: FirmwareId(row.release),
             version: row.firmware_version.into(),
             from: row.from_version.into(),
             attempt: row.attempt.unsigned_abs(),

@@ -47,7 +47,7 @@ async fn of_printer(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let status = params.get("status");
-    let page = Page::read(&mut params, db::SORTS, true);
+    let page = Page::read(&mut params, "updates", db::SORTS, true);
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
     let printer = printers::by_name(&mut conn, &named).await?;

@@ -22,7 +22,7 @@ mod view;
 pub use db::{TARGET_SORTS, has_open, remembered, targets};
 pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
-pub use offer::{Claim, claim, reoffer, withdraw};
+pub use offer::{Claim, claim, recall, reoffer, withdraw};
 pub use report::{Report, report, socket_lost};
 pub use settle::settle;
 pub use types::{Open, Past, Reason, Remembered, Settlement, Status};

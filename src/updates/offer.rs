@@ -74,26 +74,44 @@ pub async fn claim(
     Ok(claimed.fetch_all(conn).await?.into_iter().map(UpdateId).collect())
 }
 
-/// Allows these open, untouched offers to go out once more, and returns those that may, with the rollout's epoch.
+/// Allows these open, untouched offers to go out once more, each on the connection that it names, and returns those
+/// that may, with the rollout's epoch. A connection that is no longer its printer's newest gets nothing.
 pub async fn reoffer(
     conn: &mut PgConnection,
-    updates: &[UpdateId],
+    offers: &[(UpdateId, i64)],
     now: Time,
 ) -> Result<Vec<(UpdateId, i64)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"with live as materialized (
+        r#"with wanted as (select * from unnest($1::uuid[], $2::bigint[]) as w (id, connection)),
+           live as materialized (
                select r.id, r.epoch from update_rollouts r
-               where r.id in (select u.rollout_id from update_history u where u.id = any($1))
+               where r.id in (select u.rollout_id from update_history u join wanted on wanted.id = u.id)
                  and r.status in ('active', 'completed') and r.deleted_at is null
                order by r.id for share
            )
-           update update_history u set sends = u.sends + 1, last_activity_at = $2
-           from live where live.id = u.rollout_id and u.id = any($1) and u.open and u.status = 'pending' and u.socket_lost_at is null
+           update update_history u set sends = u.sends + 1, last_activity_at = $3
+           from live, wanted, printers p
+           where live.id = u.rollout_id and wanted.id = u.id and p.id = u.printer and p.connection = wanted.connection
+             and u.open and u.status = 'pending' and u.socket_lost_at is null
            returning u.id, live.epoch"#,
-        &updates.iter().map(|update| update.0).collect::<Vec<_>>(),
+        &offers.iter().map(|(update, _)| update.0).collect::<Vec<_>>(),
+        &offers.iter().map(|(_, connection)| *connection).collect::<Vec<_>>(),
         now,
     );
     Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (UpdateId(row.id), row.epoch)).collect())
+}
+
+/// Cancels open offers that were never seen and whose rollouts make none any more. Returns how many.
+pub async fn recall(conn: &mut PgConnection, updates: &[UpdateId], now: Time) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query!(
+        "update update_history u set status = 'cancelled', open = false, reason = 'withdrawn', completed_at = $2 \
+         from update_rollouts r where u.id = any($1) and r.id = u.rollout_id \
+           and u.open and u.status = 'pending' and u.socket_lost_at is null \
+           and (r.status not in ('active', 'completed') or r.deleted_at is not null)",
+        &updates.iter().map(|update| update.0).collect::<Vec<_>>(),
+        now
+    );
+    Ok(done.execute(conn).await?.rows_affected())
 }
 
 /// Takes an offer back that never left: the rollout was narrowed after the claim, or the socket was gone. One that

@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use super::db;
+use super::offer::recall;
 use super::types::{Reason, Remembered, Settlement, Status};
 use crate::clock::Time;
 use crate::ids::{PrinterRef, RolloutId, UpdateId};
@@ -21,25 +22,29 @@ pub async fn settle(
     same_socket: bool,
     now: Time,
 ) -> Result<(Remembered, Option<RolloutId>), sqlx::Error> {
+    // From here on nobody else, the expiry above all, can close it.
+    sqlx::query!("select id from update_history where printer = $1 and open for update", printer.0)
+        .fetch_optional(&mut *conn)
+        .await?;
     let known = db::remembered(conn, &[printer]).await?.remove(&printer).unwrap_or_default();
     let touched = match &known.open {
         None => confirm_late(conn, printer, runs, now).await?,
         Some(open) if same_socket && *runs != open.version => None,
         Some(open) => {
-            let settled = match open.judged_by(runs) {
+            match open.judged_by(runs) {
                 Settlement::Confirmed => confirm(conn, open.update, now).await?,
                 Settlement::RolledBack => {
                     let why = format!("The printer came back on {} instead of {}.", open.from, open.version);
-                    close(conn, open.update, Status::Failed, Reason::RolledBack, &why, now).await?
+                    close(conn, open.update, Status::Failed, Reason::RolledBack, &why, now).await?;
                 }
                 Settlement::Superseded => {
                     let why = format!("The printer runs {runs}, neither {} nor {}.", open.from, open.version);
-                    close(conn, open.update, Status::Cancelled, Reason::Superseded, &why, now).await?
+                    close(conn, open.update, Status::Cancelled, Reason::Superseded, &why, now).await?;
                 }
-                Settlement::Underway => false,
-                Settlement::Unseen => cancel_if_pointless(conn, open.update, now).await?,
-            };
-            if settled { open.rollout } else { None }
+                Settlement::Unseen => drop(recall(conn, &[open.update], now).await?),
+                Settlement::Underway => {}
+            }
+            open.rollout
         }
     };
     if touched.is_none() {
@@ -49,8 +54,8 @@ pub async fn settle(
     Ok((known, touched))
 }
 
-async fn confirm(conn: &mut PgConnection, update: UpdateId, now: Time) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
+async fn confirm(conn: &mut PgConnection, update: UpdateId, now: Time) -> Result<(), sqlx::Error> {
+    sqlx::query!(
         "update update_history set status = 'completed', open = false, last_percent = 100, confirmed_at = $2, \
          completed_at = coalesce(completed_at, $2), last_activity_at = $2 where id = $1 and open",
         update.0,
@@ -59,7 +64,7 @@ async fn confirm(conn: &mut PgConnection, update: UpdateId, now: Time) -> Result
     .execute(conn)
     .await?;
     metrics::ended(Status::Completed.as_str(), "confirmed");
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }
 
 async fn close(
@@ -69,10 +74,10 @@ async fn close(
     reason: Reason,
     why: &str,
     now: Time,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update update_history set status = $2, open = false, reason = $3, error_message = $4, completed_at = $5, last_activity_at = $5 \
-         where id = $1 and open",
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update update_history set status = $2, open = false, reason = $3, error_message = $4, completed_at = $5, \
+         last_activity_at = $5 where id = $1 and open",
         update.0,
         status.as_str(),
         reason.as_str(),
@@ -82,24 +87,7 @@ async fn close(
     .execute(conn)
     .await?;
     metrics::ended(status.as_str(), reason.as_str());
-    Ok(done.rows_affected() > 0)
-}
-
-/// An offer that the printer never saw is pointless when its rollout was cancelled meanwhile.
-async fn cancel_if_pointless(
-    conn: &mut PgConnection,
-    update: UpdateId,
-    now: Time,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update update_history u set status = 'cancelled', open = false, reason = 'rollout_cancelled', completed_at = $2 \
-         from update_rollouts r where u.id = $1 and u.open and r.id = u.rollout_id and r.status = 'cancelled'",
-        update.0,
-        now
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }
 
 /// A printer that was given up, and whose last attempt was for the version that it runs now, did succeed after all.
@@ -109,14 +97,18 @@ async fn confirm_late(
     runs: &Version,
     now: Time,
 ) -> Result<Option<RolloutId>, sqlx::Error> {
+    let last = sqlx::query!(
+        "select id, status, firmware_version from update_history where printer = $1 order by number desc limit 1 for update",
+        printer.0
+    );
+    let Some(last) = last.fetch_optional(&mut *conn).await? else { return Ok(None) };
+    if last.status != Status::Failed.as_str() || Version::from(last.firmware_version) != *runs {
+        return Ok(None);
+    }
     let rollout = sqlx::query_scalar!(
         "update update_history set status = 'completed', reason = null, error_message = null, last_percent = 100, \
-         confirmed_at = $3, completed_at = $3, last_activity_at = $3 \
-         where id = (select id from update_history where printer = $1 order by number desc limit 1) \
-           and status = 'failed' and firmware_version = $2 \
-         returning rollout_id",
-        printer.0,
-        runs.to_string(),
+         confirmed_at = $2, completed_at = $2, last_activity_at = $2 where id = $1 and status = 'failed' returning rollout_id",
+        last.id,
         now
     );
     Ok(rollout.fetch_optional(conn).await?.flatten().map(RolloutId))

@@ -42,8 +42,8 @@ vocabulary!(
         Superseded = "superseded",
         /// The printer has less room than the image needs.
         NoSpace = "no_space",
-        /// The rollout was cancelled before the printer took the offer.
-        RolloutCancelled = "rollout_cancelled",
+        /// The rollout stopped making offers before the printer saw this one.
+        Withdrawn = "withdrawn",
     }
 );
 

@@ -257,7 +257,7 @@ async fn list(
         platform: params.get("platform"),
         deprecated: params.get("deprecated"),
     };
-    let page = Page::read(&mut params, db::SORTS, true);
+    let page = Page::read(&mut params, "firmware", db::SORTS, true);
     params.finish()?;
     let (releases, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
     let firmware: Vec<_> =

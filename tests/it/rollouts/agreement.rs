@@ -100,6 +100,7 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
             printers::subscribe(&mut conn, &said, None, ReplicaId::generate(), "127.0.0.1", now)
                 .await
                 .unwrap()
+                .unwrap()
                 .facts,
         );
     }

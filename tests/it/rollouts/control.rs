@@ -120,7 +120,7 @@ async fn a_printer_that_never_saw_the_offer_of_a_cancelled_rollout_is_free_for_t
     let updates = server.get("/api/printers/1/updates").await.expect(200);
     assert_eq!(
         (&updates["updates"][1]["status"], &updates["updates"][1]["reason"]),
-        (&json!("cancelled"), &json!("rollout_cancelled"))
+        (&json!("cancelled"), &json!("withdrawn"))
     );
     server.stop().await;
 }
