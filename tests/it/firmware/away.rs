@@ -95,6 +95,33 @@ async fn s3_that_goes_away_in_mid_upload_leaves_no_row_and_in_the_end_no_part(po
     server.stop().await;
 }
 
+#[sqlx::test]
+async fn an_object_whose_put_was_not_acknowledged_is_taken_back(pool: PgPool) {
+    let (server, wire) = Server::behind_wire(pool, &[]).await;
+    let idle = Idle::of(&server);
+    wire.mute();
+    let began = Instant::now();
+    answered_unavailable(&server.upload_bytes(image(1), &[("version", "1.5.0")]).await, began);
+    // S3 did what it was asked to do; only the answer was lost.
+    wait(|| server.objects().len() == 1).await;
+    wire.mend();
+    idle.until_idle(&server).await;
+    nothing(rows(&server).await, &server.objects());
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_replica_without_its_bucket_is_not_ready(pool: PgPool) {
+    let (server, wire) = Server::behind_wire(pool, &[]).await;
+    let ready = async || reqwest::get(server.internal("/readyz")).await.unwrap().status().as_u16();
+    assert_eq!(ready().await, 200);
+    wire.freeze();
+    assert_eq!(ready().await, 503);
+    wire.mend();
+    assert_eq!(ready().await, 200);
+    server.stop().await;
+}
+
 /// A server whose database is behind a wire.
 async fn behind_wire(pool: &PgPool) -> (Server, Proxy) {
     let wire = Proxy::start(Target::database(pool)).await;
