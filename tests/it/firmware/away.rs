@@ -177,6 +177,26 @@ async fn a_database_that_goes_away_in_mid_upload_leaves_neither_row_nor_object(p
 }
 
 #[sqlx::test]
+async fn a_database_that_goes_away_after_the_object_was_written_takes_the_object_with_it(pool: PgPool) {
+    let database = Proxy::start(Target::database(&pool)).await;
+    let url = database.database_url(&pool);
+    let (server, s3) = Server::behind_wire(pool, &[("DATABASE_URL", &url)]).await;
+    s3.mute();
+    let upload = server.upload_bytes(image(1), &[("version", "1.5.0")]);
+    let meddle = async {
+        wait(|| server.objects().len() == 1).await;
+        database.cut();
+        s3.mend();
+        Instant::now()
+    };
+    let (answer, began) = tokio::join!(upload, meddle);
+    answered_unavailable(&answer, began);
+    nothing(rows(&server).await, &server.objects());
+    database.mend();
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn connections_that_the_database_ends_are_replaced_unnoticed(pool: PgPool) {
     let (server, _wire) = behind_wire(&pool).await;
     server.release("1.0.0", "stable").await;
