@@ -4,53 +4,22 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::db::{self, Query};
-use super::{Error, Named};
+use super::{Error, Named, Printer};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, Problem};
-use crate::http::{Json, Params, Segment, cache};
+use crate::http::{Params, Segment, cache};
 use crate::state::AppState;
 use crate::words::{Channel, Platform};
 
 /// The room's routes.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_printer))
-}
-
-/// A printer as REST shows it. `printer_name` and `name` are the same thing twice.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({
-    "id": "0193f7a0-5b7c-7c62-9c57-1f440a6eb2d9", "number": 42, "printer_id": "770e8400-e29b-41d4-a716-446655440000",
-    "user_id": "user-123", "printer_name": "Front Desk", "name": "Front Desk", "platform": "esp8266", "firmware_version": "1.0.0",
-    "auto_update": true, "update_channel": "stable", "bucket": 37, "online": true, "last_connected": "2026-01-15T10:00:00Z",
-    "last_disconnected": null, "last_ip": "192.0.2.7", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:00:00Z"
-}))]
-pub struct Printer {
-    pub(super) id: Uuid,
-    pub(super) number: i64,
-    pub(super) printer_id: String,
-    pub(super) user_id: String,
-    pub(super) printer_name: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) platform: Platform,
-    pub(super) firmware_version: String,
-    pub(super) auto_update: bool,
-    pub(super) update_channel: Channel,
-    /// Place in gradual rollouts, 0 to 99: in when below the percentage.
-    pub(super) bucket: u8,
-    pub(super) online: bool,
-    pub(super) last_connected: Option<DateTime<Utc>>,
-    pub(super) last_disconnected: Option<DateTime<Utc>>,
-    pub(super) last_ip: Option<String>,
-    pub(super) created_at: DateTime<Utc>,
-    pub(super) updated_at: DateTime<Utc>,
 }
 
 /// A page of printers.
@@ -84,7 +53,11 @@ impl From<Error> for Problem {
         ("sort" = Option<String>, Query, description = "number, printer_name, firmware_version or last_connected; - in front turns it round"),
         ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page", body = PrinterList), Common))]
-async fn list(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let by = Query {
         user_id: params.get("user_id"),
         online: params.get("online"),
@@ -99,7 +72,8 @@ async fn list(State(app): State<AppState>, mut params: Params) -> Result<Respons
     params.finish()?;
     let (printers, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
     let (rows, link) = (Rows(printers.len()), page.link(next_cursor.as_deref()));
-    Ok((Extension(rows), link, Json(PrinterList { printers, total, next_cursor })).into_response())
+    Ok((Extension(rows), link, cache::tagged(&headers, 0, &PrinterList { printers, total, next_cursor })?)
+        .into_response())
 }
 
 /// One printer, by printer_id, id or number.

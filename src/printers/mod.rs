@@ -11,10 +11,12 @@ mod db;
 pub mod http;
 mod presence;
 mod types;
+mod view;
 
 pub use db::{by_name, disconnected, subscribe};
 pub use presence::{farewell, heartbeat};
-pub use types::{Facts, Named, Subscribed, Subscription, bucket};
+pub use types::{Downloads, Facts, Named, Subscribed, Subscription, bucket};
+pub use view::Printer;
 
 /// What can go wrong with printers.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use super::{Change, Counters, Error, Rollout, RolloutType, Status, Target, Wante
 use crate::clock::Time;
 use crate::http::problem::{FieldError, Problem};
 use crate::ids::{PrinterId, UserId};
-use crate::updates::http::UpdateView;
+use crate::updates::UpdateView;
 use crate::version::Version;
 use crate::words::Channel;
 

@@ -3,9 +3,15 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod crash;
+mod delivery;
 mod dev;
 mod firmware;
+mod floors;
+mod line;
+mod rollouts;
 mod simulate;
 mod smoke;
 mod storage;
 mod support;
+mod telemetry;
