@@ -131,8 +131,8 @@ impl Store {
 
     /// Copies within the bucket, without the bytes passing through here.
     pub async fn copy(&self, from: &ObjectKey, to: &ObjectKey) -> Result<(), Error> {
-        let source = format!("{}/{}", self.bucket, from.as_str().replace('+', "%2B"));
-        let call = self.client.copy_object().bucket(&self.bucket).copy_source(source).key(to.as_str());
+        let call = self.client.copy_object().bucket(&self.bucket).key(to.as_str());
+        let call = call.copy_source(copy_source(&self.bucket, from));
         call.customize().config_override(moving()).send().await.map_err(typed)?;
         Ok(())
     }
@@ -192,6 +192,12 @@ impl Store {
     }
 }
 
+/// `x-amz-copy-source`, which must be URL-encoded: S3 reads a bare `+` as a space, though look-alikes do not. Nothing
+/// else in our keys needs it.
+fn copy_source(bucket: &str, key: &ObjectKey) -> String {
+    format!("{bucket}/{}", key.as_str().replace('+', "%2B"))
+}
+
 fn within(attempt: Duration, all: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -229,5 +235,16 @@ where
             _ => Error::Other(text),
         },
         _ => Error::Other(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_in_a_key_is_encoded_where_s3_would_read_a_space() {
+        let key = ObjectKey::stored("firmware/1/paperminder-1.5.0+abc-stable.bin".into());
+        assert_eq!(copy_source("images", &key), "images/firmware/1/paperminder-1.5.0%2Babc-stable.bin");
     }
 }

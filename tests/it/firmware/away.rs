@@ -95,6 +95,33 @@ async fn s3_that_goes_away_in_mid_upload_leaves_no_row_and_in_the_end_no_part(po
     server.stop().await;
 }
 
+#[sqlx::test]
+async fn an_object_whose_put_was_not_acknowledged_is_taken_back(pool: PgPool) {
+    let (server, wire) = Server::behind_wire(pool, &[]).await;
+    let idle = Idle::of(&server);
+    wire.mute();
+    let began = Instant::now();
+    answered_unavailable(&server.upload_bytes(image(1), &[("version", "1.5.0")]).await, began);
+    // S3 did what it was asked to do; only the answer was lost.
+    wait(|| server.objects().len() == 1).await;
+    wire.mend();
+    idle.until_idle(&server).await;
+    nothing(rows(&server).await, &server.objects());
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_replica_without_its_bucket_is_not_ready(pool: PgPool) {
+    let (server, wire) = Server::behind_wire(pool, &[]).await;
+    let ready = async || reqwest::get(server.internal("/readyz")).await.unwrap().status().as_u16();
+    assert_eq!(ready().await, 200);
+    wire.freeze();
+    assert_eq!(ready().await, 503);
+    wire.mend();
+    assert_eq!(ready().await, 200);
+    server.stop().await;
+}
+
 /// A server whose database is behind a wire.
 async fn behind_wire(pool: &PgPool) -> (Server, Proxy) {
     let wire = Proxy::start(Target::database(pool)).await;
@@ -146,6 +173,26 @@ async fn a_database_that_goes_away_in_mid_upload_leaves_neither_row_nor_object(p
     unavailable(reply.status, reply.header("retry-after"), &reply.json(), began);
     nothing(rows(&server).await, &server.objects());
     wire.mend();
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_database_that_goes_away_after_the_object_was_written_takes_the_object_with_it(pool: PgPool) {
+    let database = Proxy::start(Target::database(&pool)).await;
+    let url = database.database_url(&pool);
+    let (server, s3) = Server::behind_wire(pool, &[("DATABASE_URL", &url)]).await;
+    s3.mute();
+    let upload = server.upload_bytes(image(1), &[("version", "1.5.0")]);
+    let meddle = async {
+        wait(|| server.objects().len() == 1).await;
+        database.cut();
+        s3.mend();
+        Instant::now()
+    };
+    let (answer, began) = tokio::join!(upload, meddle);
+    answered_unavailable(&answer, began);
+    nothing(rows(&server).await, &server.objects());
+    database.mend();
     server.stop().await;
 }
 

@@ -1,11 +1,13 @@
-//! The memory of the real process: a part, however large the file.
+//! Uploads through the real process: its memory is a part, however large the file; and its sudden end is no release.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use md5::{Digest as _, Md5};
+use paperminder_ota::dev::EmbeddedS3;
 use reqwest::multipart::{Form, Part};
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use sqlx::PgPool;
 
@@ -43,20 +45,22 @@ async fn upload(server: &ServeProcess, version: &str, mebibytes: usize) -> Value
     serde_json::from_str(&text).unwrap()
 }
 
-#[sqlx::test]
-async fn a_large_upload_passes_through_in_the_memory_of_a_part(pool: PgPool) {
-    let (s3, folder) = embedded_s3().await;
-    let secret = secrecy::ExposeSecret::expose_secret(s3.secret_key()).to_owned();
-    let server = ServeProcess::start(&[
-        ("DATABASE_URL", &database_url(&pool)),
+async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
+    ServeProcess::start(&[
+        ("DATABASE_URL", &database_url(pool)),
         ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),
         ("AWS_ACCESS_KEY_ID", s3.access_key()),
-        ("AWS_SECRET_ACCESS_KEY", &secret),
+        ("AWS_SECRET_ACCESS_KEY", s3.secret_key().expose_secret()),
         ("AWS_REGION", "us-east-1"),
         ("MAX_FIRMWARE_SIZE", "500000000"),
     ])
-    .await;
+    .await
+}
 
+#[sqlx::test]
+async fn a_large_upload_passes_through_in_the_memory_of_a_part(pool: PgPool) {
+    let (s3, folder) = embedded_s3().await;
+    let server = start(&pool, &s3).await;
     let started = server.peak_memory();
     upload(&server, "1.0.0", 20).await;
     let before = server.peak_memory();
@@ -89,6 +93,31 @@ async fn a_large_upload_passes_through_in_the_memory_of_a_part(pool: PgPool) {
     assert_eq!((rows, objects_in(&folder).len()), (2, 2), "{:#?}", objects_in(&folder));
     let end = server.peak_memory();
     println!("peak memory: {end} KiB after 100 MiB of which the client vanished");
+    let metrics =
+        reqwest::get(format!("http://{}/metrics", server.internal)).await.unwrap().text().await.unwrap();
+    for (outcome, uploads) in [("released", 2), ("refused", 1)] {
+        let line = format!("paperminder_firmware_uploads_total{{outcome=\"{outcome}\"}} {uploads}");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+    assert!(server.terminate().await.success());
+    s3.stop().await;
+}
+
+#[sqlx::test]
+async fn a_process_that_is_killed_in_mid_upload_leaves_no_release(pool: PgPool) {
+    let (s3, folder) = embedded_s3().await;
+    let server = start(&pool, &s3).await;
+    let mut wire = raw::Wire::open(server.address).await;
+    wire.send(raw::upload_head(server.address, Some(20 * MIB), "").as_bytes()).await;
+    wire.send(&raw::form(&[("version", "1.0.0")], &[]).0).await;
+    wire.send(&raw::noise(11 * MIB, 1)).await;
+    wait(|| objects_in(&folder).iter().any(|path| path.ends_with(".part-2"))).await;
+    server.kill().await;
+    let server = start(&pool, &s3).await;
+    let list: Value = reqwest::get(server.url("/api/firmware")).await.unwrap().json().await.unwrap();
+    assert_eq!(list["total"], 0);
+    // Nothing is in the way of the next try.
+    assert_eq!(upload(&server, "1.0.0", 6).await["md5"], md5(6));
     assert!(server.terminate().await.success());
     s3.stop().await;
 }

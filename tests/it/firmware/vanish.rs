@@ -1,4 +1,6 @@
-//! Clients that vanish, and clients that race.
+//! Clients that vanish, clients that race, and a server that ends.
+
+use std::time::Duration;
 
 use paperminder_ota::storage::PART_SIZE;
 use serde_json::json;
@@ -113,9 +115,41 @@ async fn uploads_beyond_the_buffers_wait_their_turn(pool: PgPool) {
     idle.until_busy(&server).await;
     wait(|| server.app().state.shutdown.tasks.len() == idle.0 + 2).await;
     let mut third = Box::pin(server.upload_bytes(image(1), &[("version", "3.0.0")]));
-    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut third).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
     assert!(early.is_err(), "{early:?}");
     drop(slow);
     third.await.expect(201);
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_server_that_ends_finishes_what_it_began_and_begins_nothing(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let idle = Idle::of(&server);
+    let (head, tail) = raw::form(&[], &[("version", "1.5.0")]);
+    let whole = [&head[..], &image(1), &tail].concat();
+    let mut wire = raw::Wire::open(server.app().address).await;
+    wire.send(raw::upload_head(server.app().address, Some(whole.len()), "").as_bytes()).await;
+    wire.send(&whole[..5000]).await;
+    idle.until_busy(&server).await;
+    server.app().state.shutdown.soft.cancel();
+    let refused = server.upload_bytes(image(2), &[("version", "2.0.0")]).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(refused.expect(503)["type"], "/docs/problems/shutting-down");
+    wire.send(&whole[5000..]).await;
+    assert_eq!(wire.reply(false).await.status, 201);
+    assert_eq!((rows(&server).await, server.objects().len()), (1, 1));
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_server_that_must_end_gives_up_uploads_and_leaves_nothing_of_them(pool: PgPool) {
+    let server = Server::with(pool, &[("MAX_FIRMWARE_SIZE", "100000000")]).await;
+    let mut wire = begin(&server, Some(50 << 20), PART_SIZE + 100_000).await;
+    wait(|| server.objects().iter().any(|object| object.ends_with(".part-1"))).await;
+    server.app().state.shutdown.hard.cancel();
+    let reply = wire.reply(false).await;
+    assert_eq!((reply.status, &reply.json()["type"]), (503, &json!("/docs/problems/shutting-down")));
+    nothing(rows(&server).await, &server.objects());
     server.stop().await;
 }

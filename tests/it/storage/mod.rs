@@ -5,16 +5,14 @@ mod objects;
 mod presigned;
 mod trouble;
 
-use ground::Ground;
-
 /// Makes each function a test on both servers.
 macro_rules! on_both_servers {
     ($($test:ident)+) => {
         mod on_the_embedded_s3 {
-            $(#[tokio::test] async fn $test() { super::$test(super::Ground::embedded().await).await })+
+            $(#[tokio::test] async fn $test() { super::$test(crate::storage::ground::Ground::embedded().await).await })+
         }
         mod on_seaweedfs {
-            $(#[tokio::test] async fn $test() { super::$test(super::Ground::seaweedfs().await).await })+
+            $(#[tokio::test] async fn $test() { super::$test(crate::storage::ground::Ground::seaweedfs().await).await })+
         }
     };
 }

@@ -80,7 +80,7 @@ async fn a_server_that_is_away_is_told_soon(ground: Ground) {
             assert!(matches!(outcome, Err(Error::Unavailable(_) | Error::Timeout(_))), "{how}: {outcome:?}");
         }
         println!("{how}: told after {:?}", began.elapsed());
-        assert!(began.elapsed() < Duration::from_secs(10), "{how}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(12), "{how}: {:?}", began.elapsed());
     };
     wire.cut();
     told("cut").await;

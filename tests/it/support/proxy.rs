@@ -17,7 +17,12 @@ enum Wire {
     Cut,
     /// Connections stay, nothing passes.
     Frozen,
+    /// Requests arrive, answers do not.
+    Mute,
 }
+
+/// States in which no answer passes.
+const HELD_ANSWERS: &[Wire] = &[Wire::Frozen, Wire::Mute];
 
 /// Where the wire leads.
 #[derive(Clone, Debug)]
@@ -72,6 +77,10 @@ impl Proxy {
         self.wire.send_replace(Wire::Frozen);
     }
 
+    pub fn mute(&self) {
+        self.wire.send_replace(Wire::Mute);
+    }
+
     pub fn mend(&self) {
         self.wire.send_replace(Wire::Whole);
     }
@@ -88,12 +97,12 @@ async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire
             Target::Tcp(address) => {
                 let Ok(stream) = TcpStream::connect(address).await else { return };
                 let (from, to) = stream.into_split();
-                tokio::join!(pump(read, to, there), pump(from, write, back));
+                tokio::join!(pump(read, to, there, &[Wire::Frozen]), pump(from, write, back, HELD_ANSWERS));
             }
             Target::Unix(path) => {
                 let Ok(stream) = UnixStream::connect(path).await else { return };
                 let (from, to) = stream.into_split();
-                tokio::join!(pump(read, to, there), pump(from, write, back));
+                tokio::join!(pump(read, to, there, &[Wire::Frozen]), pump(from, write, back, HELD_ANSWERS));
             }
         }
     };
@@ -107,11 +116,11 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut wire: watch::Receiver<Wire>,
+    held: &[Wire],
 ) {
     let mut buffer = vec![0; 16 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
-        if wire.wait_for(|wire| *wire != Wire::Frozen).await.is_err() {
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if wire.wait_for(|wire| !held.contains(wire)).await.is_err() {
             break;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
