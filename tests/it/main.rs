@@ -5,6 +5,8 @@
 
 mod dev;
 mod floors;
+mod guide;
+mod markdown;
 mod simulate;
 mod smoke;
 mod support;
