@@ -7,6 +7,7 @@ mod dev;
 mod floors;
 mod guide;
 mod markdown;
+mod readme;
 mod simulate;
 mod smoke;
 mod support;

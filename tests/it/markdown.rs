@@ -1,5 +1,7 @@
 //! As much of Markdown as the tests of the documentation need.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 /// A fenced block of code.

@@ -94,8 +94,10 @@ async fn quick_start(pool: PgPool) {
     let server = Server::start(pool).await;
     let mut pupil = Pupil::of("Quick Start", &server).await;
     let fleet = Fleet::start(FleetOptions::of(2, |index| on(server.printer(index), "1.4.0"))).unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= 2).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
 
+    let ready = server.send(reqwest::Client::new().get(server.internal("/readyz"))).await;
+    assert_eq!(ready.expect(200), "ok\n");
     let release = pupil.run("/api/firmware/upload").await.expect(201);
     has(&release, RELEASE);
     says(
@@ -161,9 +163,9 @@ async fn firmware_management(pool: PgPool) {
     assert_eq!(pupil.run("curl -O ").await.expect(200), "");
     assert_eq!(std::fs::read(pupil.desk().join("1.5.0")).unwrap(), image());
     server.wait("/api/firmware/1.5.0", |release| release["download_count"] == 1).await;
-    let download = server.request(reqwest::Method::GET, "/api/firmware/download/1.5.0").send().await.unwrap();
-    assert_eq!(download.headers()["content-disposition"], "attachment; filename=\"paperminder-1.5.0.bin\"");
-    assert_eq!(download.headers()["x-md5"], release["md5"].as_str().unwrap());
+    let download = server.get("/api/firmware/download/1.5.0").await;
+    assert_eq!(download.headers["content-disposition"], "attachment; filename=\"paperminder-1.5.0.bin\"");
+    assert_eq!(download.headers["x-md5"], release["md5"].as_str().unwrap());
     pupil.done();
     server.stop().await;
 }
@@ -213,12 +215,12 @@ async fn monitoring_updates(pool: PgPool) {
     let mut first = on(printer(&server, |bucket| bucket < 20), "1.3.0");
     first.identity.user_id = USER.into();
     let early = Fleet::start(vec![first].into()).unwrap();
-    early.wait_until(SOON, |fleet| fleet.subscribes >= 1).await.unwrap();
+    server.wait("/api/printers/42", |printer| printer["online"] == true).await;
     let late = Fleet::start(vec![on(printer(&server, |bucket| bucket >= 50), "1.4.0")].into()).unwrap();
     let newer = Printer::online(on(server.printer(2000), "1.6.0")).await.unwrap();
     server.wait("/api/printers?firmware_version=1.6.0", |list| list["total"] == 1).await;
     newer.drop_hard();
-    late.wait_until(SOON, |fleet| fleet.subscribes >= 1).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
     server.wait("/api/printers?online=false", |list| list["total"] == 1).await;
 
     // Rollout 40 is completed, 41 paused, 42 under way.
@@ -316,7 +318,8 @@ async fn monitoring_updates(pool: PgPool) {
         );
     }
     pupil.done();
-    (early.stop().await, late.stop().await);
+    early.stop().await;
+    late.stop().await;
     server.stop().await;
 }
 
@@ -348,6 +351,8 @@ async fn troubleshooting(pool: PgPool) {
     server.release("1.5.0", "stable").await;
     assert_eq!(pupil.run("-X DELETE http://localhost:8000/api/firmware/1.5.0").await.expect(204), "");
     server.get("/api/firmware/1.5.0").await.expect(404);
+    server.delete("/api/firmware/1.5.0").await.expect(404);
+    assert!(server.objects().is_empty(), "{:?}", server.objects());
 
     server.release("1.5.0", "stable").await;
     next_number(&server, "printers", 42).await;
