@@ -33,10 +33,11 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection), 53 (resources) and 57P (operator intervention): PostgreSQL, appendix A.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
+        // PostgreSQL, appendix A: 08 connection, 28 authorization, 3D000 no such database, 53 resources, 55000 a
+        // database that takes no connections, 57P operator intervention. None of our statements causes one of these.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "28", "3D000", "53", "55000", "57P"].iter().any(|class| code.starts_with(class))
+        }),
         _ => false,
     }
 }

@@ -3,7 +3,6 @@
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
 use super::{Error, Query, Release, Selector};
-use crate::db::is_duplicate;
 use crate::http::page::{Page, Sort};
 use crate::ids::FirmwareId;
 use crate::storage::ObjectKey;
@@ -70,11 +69,12 @@ pub(super) async fn exists(
     found.fetch_one(conn).await
 }
 
-pub(super) async fn insert(conn: &mut PgConnection, release: Release) -> Result<Release, Error> {
-    let number = sqlx::query_scalar!(
+/// Writes the row. A second time with the same id changes nothing and is no error.
+pub(super) async fn insert(conn: &mut PgConnection, release: &Release) -> Result<Release, Error> {
+    let inserted = sqlx::query_scalar!(
         "insert into firmware_versions (id, version, version_key, channel, platform, object_key, file_size, md5_checksum, \
          sha256_checksum, release_notes, changelog, mandatory, min_upgrade_version, min_upgrade_version_key, released_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning number",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict do nothing returning number",
         release.id.0,
         release.version.to_string(),
         release.version.key(),
@@ -91,15 +91,21 @@ pub(super) async fn insert(conn: &mut PgConnection, release: Release) -> Result<
         release.min_upgrade_version.as_ref().map(Version::key),
         release.released_at,
     );
-    match number.fetch_one(conn).await {
-        Ok(number) => Ok(Release { number, ..release }),
-        Err(error) if is_duplicate(&error, "firmware_versions_release_key") => Err(Error::Exists {
-            version: release.version,
-            channel: release.channel,
-            platform: release.platform,
-        }),
-        Err(error) => Err(error.into()),
-    }
+    let number = match inserted.fetch_optional(&mut *conn).await? {
+        Some(number) => Some(number),
+        // Ours by an earlier try, or the triple is somebody else's.
+        None => {
+            sqlx::query_scalar!("select number from firmware_versions where id = $1", release.id.0)
+                .fetch_optional(conn)
+                .await?
+        }
+    };
+    let number = number.ok_or_else(|| Error::Exists {
+        version: release.version.clone(),
+        channel: release.channel,
+        platform: release.platform,
+    })?;
+    Ok(Release { number, ..release.clone() })
 }
 
 pub(super) async fn find(conn: &mut PgConnection, by: &Selector) -> Result<Release, Error> {
@@ -177,6 +183,17 @@ pub(super) async fn count_download(conn: &mut PgConnection, id: FirmwareId) -> R
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Number of a rollout that offers this release, or may again: it names the version, and no other channel.
+pub(super) async fn used_by(conn: &mut PgConnection, release: &Release) -> Result<Option<i64>, sqlx::Error> {
+    let rollout = sqlx::query_scalar!(
+        "select number from update_rollouts where firmware_version = $1 and (channel is null or channel = $2) \
+         and status <> 'cancelled' and deleted_at is null order by number limit 1",
+        release.version.to_string(),
+        release.channel.as_str(),
+    );
+    rollout.fetch_optional(conn).await
 }
 
 /// Removes a release that nothing refers to, and returns its key.

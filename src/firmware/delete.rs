@@ -3,10 +3,19 @@
 use sqlx::PgPool;
 
 use super::{Error, Selector, db};
-use crate::storage::Store;
+use crate::storage::{ObjectKey, Store};
 
 /// Removes the row, then the object; a crash in between leaves an object that no row names.
 pub async fn delete(pool: &PgPool, store: &Store, by: &Selector) -> Result<(), Error> {
+    if let Some(key) = delete_row(pool, by).await?
+        && let Err(error) = store.delete(&key).await
+    {
+        tracing::error!(%key, %error, "the object of a deleted release stays in the bucket");
+    }
+    Ok(())
+}
+
+async fn delete_row(pool: &PgPool, by: &Selector) -> Result<Option<ObjectKey>, Error> {
     let mut conn = pool.acquire().await?;
     if by.channel.is_none() {
         let all = db::releases_of(&mut conn, &by.version).await?;
@@ -20,20 +29,20 @@ pub async fn delete(pool: &PgPool, store: &Store, by: &Selector) -> Result<(), E
         }
     }
     let release = db::find(&mut conn, by).await?;
-    let key = match db::delete(&mut conn, release.id).await {
-        Ok(key) => key,
-        Err(error) if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()) => {
-            return Err(Error::InUse(format!(
-                "{} on {} is named by a rollout or by an update of a printer, so it stays; roll out another version instead.",
-                release.version, release.channel
-            )));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(key) = key
-        && let Err(error) = store.delete(&key).await
-    {
-        tracing::warn!(%key, %error, "an object without a row stays in the bucket until it is collected");
+    let (version, channel) = (&release.version, release.channel);
+    if let Some(number) = db::used_by(&mut conn, &release).await? {
+        return Err(Error::InUse(format!(
+            "{version} on {channel} is what rollout {number} offers; cancel that rollout first."
+        )));
     }
-    Ok(())
+    match db::delete(&mut conn, release.id).await {
+        Ok(key) => Ok(key),
+        Err(error) if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()) => {
+            Err(Error::InUse(format!(
+                "{version} on {channel} is named by a rollout or by an update of a printer, so it stays; \
+                 roll out another version instead."
+            )))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

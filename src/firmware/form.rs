@@ -1,14 +1,14 @@
 //! The upload's form, field by field: the file may come before the fields that name it, as curl sends it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use multer::{Field, Multipart};
 
 use super::{Draft, Error};
@@ -23,6 +23,9 @@ const MAX_FIELDS: usize = 32;
 /// Bytes that the parser may hold without giving any of them to us: headers and boundaries. Above it the form is
 /// malformed.
 const MAX_HELD: u64 = 1 << 20;
+/// What is still read of a refused upload, so that the answer is not lost to a reset: for so long, and so much.
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_BYTES: usize = 256 << 20;
 
 const TEXT_FIELDS: [&str; 7] =
     ["version", "channel", "platform", "release_notes", "changelog", "mandatory", "min_upgrade_version"];
@@ -30,6 +33,7 @@ const TEXT_FIELDS: [&str; 7] =
 /// A form that is being read.
 pub struct Form {
     multipart: Multipart<'static>,
+    body: Shared,
     given: Arc<AtomicU64>,
     fields: usize,
     texts: Vec<(&'static str, String)>,
@@ -44,14 +48,14 @@ pub struct File {
 impl Form {
     /// Reads the boundary from the Content-Type.
     pub fn new(content_type: &str, body: BodyDataStream) -> Result<Self, Error> {
-        let boundary = multer::parse_boundary(content_type).map_err(|_| {
-            Error::Malformed(format!(
-                "the Content-Type is `{content_type}`; send a multipart form, as curl -F does"
-            ))
-        })?;
-        let given = Arc::new(AtomicU64::new(0));
-        let body = Metered { body, given: given.clone(), taken: 0, pause: false };
-        Ok(Self { multipart: Multipart::new(body, boundary), given, fields: 0, texts: Vec::new() })
+        let Ok(boundary) = multer::parse_boundary(content_type) else {
+            linger(body);
+            return Err(Error::NoForm(content_type.to_owned()));
+        };
+        let (given, body) = (Arc::new(AtomicU64::new(0)), Shared::new(body));
+        let metered = Metered { body: body.clone(), given: given.clone(), taken: 0, pause: false };
+        let multipart = Multipart::new(metered, boundary);
+        Ok(Self { multipart, body, given, fields: 0, texts: Vec::new() })
     }
 
     /// Reads on until the file begins, or the form ends.
@@ -78,6 +82,19 @@ impl Form {
             self.texts.push((known, text));
         }
         Ok(None)
+    }
+
+    /// Reads on after a refusal, and throws away what comes. Somebody who writes the whole body before reading the
+    /// answer, as many clients do, would otherwise find the connection reset and the answer gone.
+    pub fn linger(self) {
+        self.body.linger();
+    }
+
+    /// Refuses what is wrong already, while fields may still follow.
+    pub fn check_so_far(&self) -> Result<(), Error> {
+        let Err(Error::Invalid(mut errors)) = self.draft() else { return Ok(()) };
+        errors.retain(|(field, _)| self.texts.iter().any(|(given, _)| given == field));
+        if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
     }
 
     /// What the text fields said; every error at once.
@@ -194,10 +211,45 @@ async fn patiently<T>(read: impl Future<Output = Result<T, multer::Error>>) -> R
 #[error("too much is held")]
 struct Hoarding;
 
+/// [`Form::linger`] for a body of which nothing was read.
+pub fn linger(body: BodyDataStream) {
+    Shared::new(body).linger();
+}
+
+/// The request's body: the parser reads it, and whoever refuses the form reads what the parser left.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<BodyDataStream>>);
+
+impl Shared {
+    fn new(body: BodyDataStream) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    fn linger(mut self) {
+        let drain = async move {
+            let mut left = LINGER_BYTES;
+            while let Some(Ok(bytes)) = self.next().await
+                && left > 0
+            {
+                left = left.saturating_sub(bytes.len());
+            }
+        };
+        tokio::spawn(tokio::time::timeout(LINGER, drain));
+    }
+}
+
+impl Stream for Shared {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx)
+    }
+}
+
 /// Feeds the parser one chunk a poll. On its own it reads until the body has nothing ready, and a fast client would
 /// fill its buffer without end.
 struct Metered {
-    body: BodyDataStream,
+    body: Shared,
     given: Arc<AtomicU64>,
     taken: u64,
     pause: bool,

@@ -1,13 +1,12 @@
 //! REST of releases.
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt as _;
 use serde::Serialize;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -29,7 +28,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(upload_firmware))
         .routes(routes!(latest))
         .routes(routes!(get_version, delete))
-        .routes(routes!(download))
+        .routes(routes!(super::download::download))
 }
 
 /// A release as REST shows it. `md5` and `md5_checksum`, `uploaded_at` and `released_at` are the same thing twice.
@@ -118,6 +117,12 @@ impl From<Error> for Problem {
             Error::Invalid(errors) => Self::invalid(
                 errors.into_iter().map(|(field, detail)| FieldError { field, detail }).collect(),
             ),
+            Error::NoForm(kind) => {
+                let detail = format!("is `{kind}`; send multipart/form-data, as curl -F does");
+                let errors = vec![FieldError { field: "Content-Type".into(), detail }];
+                let detail = format!("{text}; send multipart/form-data, as curl -F does.");
+                Self { errors, ..Self::new(&problem::MEDIA_TYPE, detail) }
+            }
             Error::Malformed(_) => Self::field("body", format!("is not a form that can be read: {text}")),
             Error::Interrupted(_) => Self::new(
                 &problem::UPLOAD_INTERRUPTED,
@@ -157,6 +162,9 @@ impl From<Error> for Problem {
     }
 }
 
+/// Fields and boundaries of an upload beside its file, in bytes.
+const SLACK: u64 = 2 << 20;
+
 /// The upload's form, for the OpenAPI document; it is read field by field as it streams.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes a form, never made")]
@@ -189,35 +197,46 @@ struct UploadForm {
         (status = 400, description = "The upload broke off", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Firmware version already exists", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "File too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is no form", body = Problem, content_type = "application/problem+json"),
         Common))]
 async fn upload_firmware(State(app): State<AppState>, request: Request) -> Result<Response, Problem> {
-    /// Fields and boundaries beside the file.
-    const SLACK: u64 = 2 << 20;
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let limit = app.uploads.max_size;
-    if length.is_some_and(|length| length > limit + SLACK) {
-        return Err(Error::TooLarge { limit }.into());
+    let (uploads, limit) = (app.uploads.clone(), app.uploads.max_size);
+    let (head, body) = request.into_parts();
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    let refused = if app.shutdown.soft.is_cancelled() {
+        Some(Error::ShuttingDown)
+    } else {
+        length.filter(|length| *length > limit + SLACK).map(|_| Error::TooLarge { limit })
+    };
+    if let Some(error) = refused {
+        metrics::upload("refused");
+        // Whoever waits for leave to send the body gets the answer instead; everyone else is sending it already.
+        if head.headers.get(header::EXPECT).is_none() {
+            super::form::linger(body.into_data_stream());
+        }
+        return Err(error.into());
     }
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
-    let (uploads, body) = (app.uploads.clone(), request.into_body());
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+    let work = async move {
+        let outcome = upload(&uploads, &kind, body).await;
+        metrics::upload(if outcome.is_ok() { "released" } else { "refused" });
+        match &outcome {
+            Ok(release) => {
+                let (version, channel, platform) = (&release.version, release.channel, release.platform);
+                tracing::info!(%version, %channel, %platform, size = release.file_size, "released");
+            }
+            Err(error) => tracing::info!(%error, "an upload was refused"),
+        }
+        outcome
+    };
     // A task of its own, because it must clean up even when the client vanishes and this handler is dropped.
-    let task = app.shutdown.tasks.spawn(async move { upload(&uploads, &kind, body).await });
-    let outcome = task.await.map_err(Problem::internal)?;
-    metrics::upload(if outcome.is_ok() { "released" } else { "refused" });
-    let release = outcome?;
-    tracing::info!(version = %release.version, channel = %release.channel, platform = %release.platform, size = release.file_size, "released");
-    let location =
-        HeaderValue::from_str(&format!("/api/firmware/{}?channel={}", release.version, release.channel));
-    let headers = [(header::LOCATION, location.map_err(Problem::internal)?)];
-    Ok((StatusCode::CREATED, headers, Json(Firmware::new(release, &app.base_url))).into_response())
+    let task = app.shutdown.tasks.spawn(work.in_current_span());
+    let release = Firmware::new(task.await.map_err(Problem::internal)??, &app.base_url);
+    let Firmware { version, channel, platform, .. } = &release;
+    let location = format!("/api/firmware/{version}?channel={channel}&platform={platform}");
+    let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(release)).into_response())
 }
 
 /// List releases.
@@ -226,7 +245,11 @@ async fn upload_firmware(State(app): State<AppState>, request: Request) -> Resul
         ("sort" = Option<String>, Query, description = "released_at, version or number; - in front turns it round"),
         ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page", body = FirmwareList), Common))]
-async fn list(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let by = Query {
         channel: params.get("channel"),
         platform: params.get("platform"),
@@ -238,7 +261,8 @@ async fn list(State(app): State<AppState>, mut params: Params) -> Result<Respons
     let firmware: Vec<_> =
         releases.into_iter().map(|release| Firmware::new(release, &app.base_url)).collect();
     let (rows, link) = (Rows(firmware.len()), page.link(next_cursor.as_deref()));
-    Ok((Extension(rows), link, Json(FirmwareList { firmware, total, next_cursor })).into_response())
+    let page = cache::tagged(&headers, 0, &FirmwareList { firmware, total, next_cursor })?;
+    Ok((Extension(rows), link, page).into_response())
 }
 
 /// The highest version of a channel by semver.
@@ -290,50 +314,8 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Download an image.
-///
-/// Has Content-Length and `x-MD5`, never chunks, so that an HTTP/1.0 client such as the ESP8266's can take it.
-#[utoipa::path(get, path = "/api/firmware/download/{version}", operation_id = "downloadFirmware", tag = "firmware",
-    params(("version" = String, Path), ("channel" = Option<Channel>, Query, description = "the most stable that has it unless given"),
-        ("platform" = Option<Platform>, Query, description = "esp8266 unless given")),
-    responses((status = 200, description = "The image", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
-async fn download(
-    State(app): State<AppState>,
-    Segment(version): Segment<Version>,
-    params: Params,
-) -> Result<Response, Problem> {
-    let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
-    let object = app.uploads.store.get(&release.object_key).await?;
-    let (length, pool, tasks) = (object.length, app.pool.clone(), app.shutdown.tasks.clone());
-    let mut sent = 0;
-    let bytes = Body::new(object.body).into_data_stream().inspect_ok(move |chunk| {
-        sent += chunk.len() as u64;
-        if sent == length {
-            let (pool, id) = (pool.clone(), release.id);
-            tasks.spawn(async move {
-                if let Ok(mut conn) = pool.acquire().await {
-                    let _ = db::count_download(&mut conn, id).await;
-                }
-            });
-        }
-    });
-    let name = format!("attachment; filename=\"paperminder-{}.bin\"", release.version);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
-        (header::CONTENT_LENGTH, HeaderValue::from(length)),
-        (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(Problem::internal)?),
-        (header::ETAG, HeaderValue::from_str(&format!("\"{}\"", release.sha256)).map_err(Problem::internal)?),
-        // The core's ESP8266httpUpdate checks it when the sketch set no MD5 itself.
-        (
-            header::HeaderName::from_static("x-md5"),
-            HeaderValue::from_str(&release.md5).map_err(Problem::internal)?,
-        ),
-    ];
-    Ok((headers, Body::from_stream(bytes)).into_response())
-}
-
-fn selector(version: Version, mut params: Params) -> Result<Selector, Problem> {
+/// A release by the path and the query.
+pub(super) fn selector(version: Version, mut params: Params) -> Result<Selector, Problem> {
     let selector = Selector {
         version,
         channel: params.get("channel"),

@@ -3,11 +3,13 @@
 //! Invariants:
 //! - A release is one immutable object in S3 and one row, unique by (version, channel, platform). Bytes first, row
 //!   after: a row always has its object.
-//! - A refused or broken upload leaves neither row nor object nor open multipart upload.
+//! - A refused or broken upload leaves neither row nor object nor open multipart upload. When S3 went away as well,
+//!   what it has is removed as soon as it is back.
 //! - `latest` is the highest version by semver that is not deprecated, never the one uploaded last.
 
 mod db;
 mod delete;
+mod download;
 mod form;
 pub mod http;
 mod types;
@@ -27,7 +29,10 @@ pub enum Error {
     /// Fields of the form are missing or wrong.
     #[error("the form has errors")]
     Invalid(Vec<(String, String)>),
-    /// The body is no multipart form, or a broken one.
+    /// The Content-Type is not that of a form.
+    #[error("the Content-Type is `{0}`")]
+    NoForm(String),
+    /// The form is broken.
     #[error("{0}")]
     Malformed(String),
     /// The client vanished or went silent.

@@ -1,15 +1,27 @@
 //! `POST /api/firmware/upload`: from the client's socket to S3, hashed on the way, in the memory of one part.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use md5::{Digest, Md5};
 use sha2::Sha256;
 use sqlx::PgPool;
+use tokio::time::{sleep, timeout};
 
 use super::form::{File, Form};
 use super::{Draft, Error, Release, db};
 use crate::clock::Clock;
+use crate::db::is_unavailable;
 use crate::ids::FirmwareId;
-use crate::storage::{Buffers, ObjectKey, ObjectWriter, Store};
+use crate::shutdown::Shutdown;
+use crate::storage::{self, Buffers, ObjectKey, ObjectWriter, Remains, Store};
+
+/// Tries of the row, when the database goes away while it is written.
+const TRIES: u32 = 4;
+/// One try.
+const TRY_WITHIN: Duration = Duration::from_secs(5);
+/// Wait before the next one; doubles.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What an upload needs.
 #[derive(Clone)]
@@ -24,6 +36,8 @@ pub struct Uploads {
     pub clock: Clock,
     /// Largest file, in bytes.
     pub max_size: u64,
+    /// The process's end, which ends uploads too, and waits for what they clean up.
+    pub shutdown: Shutdown,
 }
 
 /// What arrived: checksums and size of a file whose bytes the writer has.
@@ -39,16 +53,23 @@ pub async fn upload(on: &Uploads, content_type: &str, body: Body) -> Result<Rele
     let id = FirmwareId::generate();
     let mut form = Form::new(content_type, body.into_data_stream())?;
     let mut writer = None;
-    let read = read(on, id, &mut form, &mut writer).await;
+    let read = async {
+        tokio::select! {
+            read = read(on, id, &mut form, &mut writer) => read,
+            () = on.shutdown.hard.cancelled() => Err(Error::ShuttingDown),
+        }
+    };
+    let read = read.await;
     match (read, writer) {
         (Ok((draft, received)), Some(writer)) => release(on, id, draft, received, writer).await,
+        (Ok(_), None) => Err(missing_file()),
         (Err(error), writer) => {
             if let Some(writer) = writer {
-                writer.abort().await;
+                clean(on, &error, writer.abandon()).await;
             }
+            form.linger();
             Err(error)
         }
-        (Ok(_), None) => Err(missing_file()),
     }
 }
 
@@ -67,8 +88,9 @@ async fn read(
                 "is given more than once; upload one image at a time".into(),
             )]));
         }
+        // Refuse before the bytes what the fields before them give away.
+        form.check_so_far()?;
         if form.names_release() {
-            // Refuse before the bytes when the fields came first.
             check_free(on, &form.draft()?).await?;
         }
         let writer = writer.insert(ObjectWriter::open(on.store.clone(), &on.buffers, id).await);
@@ -111,7 +133,11 @@ async fn release(
     writer: ObjectWriter,
 ) -> Result<Release, Error> {
     let key = ObjectKey::firmware(id, &draft.version, draft.channel);
-    writer.finish(&key).await?;
+    if let Err((error, remains)) = writer.finish(&key).await {
+        let error = Error::from(error);
+        clean(on, &error, remains).await;
+        return Err(error);
+    }
     let release = Release {
         id,
         number: 0,
@@ -132,26 +158,62 @@ async fn release(
         success_count: 0,
         failure_count: 0,
     };
-    match insert(on, release).await {
+    match insert(on, &release).await {
         Ok(release) => Ok(release),
-        Err(error) => {
-            // When the database went away in mid-commit the row may stand, and a row without its object would be far
-            // worse than an object without a row. Only a definite refusal takes the object back.
-            let refused = match &error {
-                Error::Database(error) => !crate::db::is_unavailable(error),
-                _ => true,
-            };
-            if refused && let Err(error) = on.store.delete(&key).await {
-                tracing::warn!(%key, %error, "an object without a row stays in the bucket until it is collected");
-            }
+        Err(NoRow { error, row_may_stand: true }) => {
+            // A row without its object would be far worse than an object without a row.
+            tracing::error!(%key, "whether the row of this object stands is not known, so the object stays");
+            Err(error)
+        }
+        Err(NoRow { error, row_may_stand: false }) => {
+            clean(on, &error, Remains::object(on.store.clone(), key)).await;
             Err(error)
         }
     }
 }
 
-async fn insert(on: &Uploads, release: Release) -> Result<Release, Error> {
-    let mut conn = on.pool.acquire().await?;
-    db::insert(&mut conn, release).await
+/// Why there is no row.
+struct NoRow {
+    error: Error,
+    row_may_stand: bool,
+}
+
+/// Writes the row. A try that broke off may have taken effect, and may even do so later; the next one waits for it
+/// inside PostgreSQL and finds its row by the id, so it is known in the end unless the database stays away.
+async fn insert(on: &Uploads, release: &Release) -> Result<Release, NoRow> {
+    let (mut row_may_stand, mut wait) = (false, TRY_AGAIN_AFTER);
+    let mut last = Error::Database(sqlx::Error::PoolTimedOut);
+    for _ in 0..TRIES {
+        match on.pool.acquire().await {
+            // Nothing was sent yet, and a whole wait for a connection is enough for one answer.
+            Err(error) if !row_may_stand => return Err(NoRow { error: error.into(), row_may_stand }),
+            Err(error) => last = error.into(),
+            Ok(mut conn) => match timeout(TRY_WITHIN, db::insert(&mut conn, release)).await {
+                Ok(Ok(release)) => return Ok(release),
+                Ok(Err(Error::Database(error))) if is_unavailable(&error) => {
+                    (last, row_may_stand) = (error.into(), true);
+                }
+                Ok(Err(error)) => return Err(NoRow { error, row_may_stand: false }),
+                Err(_) => row_may_stand = true,
+            },
+        }
+        sleep(wait).await;
+        wait *= 2;
+    }
+    Err(NoRow { error: last, row_may_stand })
+}
+
+/// Removes what a refused upload left: before the answer, so that it tells the truth; behind it when S3 is away.
+async fn clean(on: &Uploads, why: &Error, mut remains: Remains) {
+    let away = matches!(why, Error::Storage(storage::Error::Unavailable(_) | storage::Error::Timeout(_)));
+    if !away && remains.remove().await.is_ok() {
+        return;
+    }
+    sweep(on, remains);
+}
+
+fn sweep(on: &Uploads, remains: Remains) {
+    on.shutdown.tasks.spawn(remains.remove_patiently(on.shutdown.soft.clone()));
 }
 
 async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error> {

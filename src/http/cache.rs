@@ -12,14 +12,19 @@ use super::problem::{self, Problem};
 pub fn tagged(request: &HeaderMap, revision: i64, body: &impl Serialize) -> Result<Response, Problem> {
     let json = serde_json::to_vec(body).map_err(Problem::internal)?;
     let tag = format!("\"{revision}-{}\"", hex::encode(&Sha256::digest(&json)[..8]));
-    let known = request.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-    let matches = known.is_some_and(|tags| tags.trim() == "*" || tags.split(',').any(|one| bare(one) == tag));
+    let matches = known(request, &tag);
     let tag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
     let headers = [(header::ETAG, tag), (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))];
     if matches {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     Ok((headers, [(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Whether `If-None-Match` says that the client has what this tag stands for.
+pub fn known(request: &HeaderMap, tag: &str) -> bool {
+    let tags = request.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    tags.is_some_and(|tags| tags.trim() == "*" || tags.split(',').any(|one| bare(one) == tag))
 }
 
 /// The revision that `If-Match` demands. Only that part of the tag counts: a counter that moved is no conflict.

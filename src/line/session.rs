@@ -233,7 +233,9 @@ impl Session {
         self.app.hub.remove(line);
         let taken = {
             let known = line.state();
-            known.remembered.open.as_ref().filter(|_| let_go && known.sent).map(|open| open.update)
+            let open = known.remembered.open.as_ref();
+            open.filter(|open| let_go && (known.sent || open.status != Status::Pending))
+                .map(|open| open.update)
         };
         let _ = until_written!(&self.app, self.write_end(taken, line));
     }

@@ -134,7 +134,11 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session
                 let next = match frame {
                     None => return End::LetGo,
                     Some(Err(error)) => return why(error),
-                    Some(Ok(Frame::Close(_))) => return End::LetGo,
+                    Some(Ok(Frame::Close(_))) => {
+                        // Reading on sends the answer to the close.
+                        let _ = timeout(SEND_WITHIN, socket.recv()).await;
+                        return End::LetGo;
+                    }
                     Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => continue,
                     Some(Ok(Frame::Binary(_))) => Next::Say(StatusMessage::new("malformed_json", "Send text frames, not binary ones.")),
                     Some(Ok(Frame::Text(text))) => match wire::parse(&text, user) {

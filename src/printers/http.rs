@@ -13,7 +13,7 @@ use super::{Error, Named, Printer};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, Problem};
-use crate::http::{Json, Params, Segment, cache};
+use crate::http::{Params, Segment, cache};
 use crate::state::AppState;
 use crate::words::{Channel, Platform};
 
@@ -53,7 +53,11 @@ impl From<Error> for Problem {
         ("sort" = Option<String>, Query, description = "number, printer_name, firmware_version or last_connected; - in front turns it round"),
         ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page", body = PrinterList), Common))]
-async fn list(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let by = Query {
         user_id: params.get("user_id"),
         online: params.get("online"),
@@ -68,7 +72,8 @@ async fn list(State(app): State<AppState>, mut params: Params) -> Result<Respons
     params.finish()?;
     let (printers, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
     let (rows, link) = (Rows(printers.len()), page.link(next_cursor.as_deref()));
-    Ok((Extension(rows), link, Json(PrinterList { printers, total, next_cursor })).into_response())
+    Ok((Extension(rows), link, cache::tagged(&headers, 0, &PrinterList { printers, total, next_cursor })?)
+        .into_response())
 }
 
 /// One printer, by printer_id, id or number.

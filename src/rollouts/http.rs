@@ -48,7 +48,11 @@ async fn post(
         ("sort" = Option<String>, Query, description = "number or created_at; -number, the newest first, unless given"),
         ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page", body = RolloutList), Common))]
-async fn list(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let status = params.get("status");
     let page = Page::read(&mut params, db::SORTS, true);
     params.finish()?;
@@ -62,7 +66,8 @@ async fn list(State(app): State<AppState>, mut params: Params) -> Result<Respons
     };
     let rollouts: Vec<_> = rollouts.into_iter().map(with_counters).collect();
     let (rows, link) = (Rows(rollouts.len()), page.link(next_cursor.as_deref()));
-    Ok((Extension(rows), link, Json(RolloutList { rollouts, total, next_cursor })).into_response())
+    Ok((Extension(rows), link, cache::tagged(&headers, 0, &RolloutList { rollouts, total, next_cursor })?)
+        .into_response())
 }
 
 /// One rollout, by id or number, with the printers that it has an update for.

@@ -6,11 +6,13 @@
 
 mod delivery;
 mod key;
+mod remains;
 mod s3;
 mod writer;
 
 pub use delivery::Delivery;
 pub use key::ObjectKey;
+pub use remains::Remains;
 pub use s3::{Object, Store};
 pub use writer::{Buffers, ObjectWriter, PART_SIZE};
 

@@ -16,9 +16,16 @@ use super::{Error, ObjectKey};
 use crate::clock::Time;
 use crate::config;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// One try of one call, a part of 5 MiB over a slow line included. The SDK tries three times.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One try of a call that carries no bytes. The SDK tries three times, within [`CALL_TIMEOUT`].
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+/// All tries of such a call: a request that needs S3 is answered within it, even when packets vanish.
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bytes a second that a line to S3 carries at least, or it counts as broken: a part may take 20 seconds longer than a
+/// call without bytes.
+const SLOWEST: u64 = 256 << 10;
+/// Copies and the end of multipart uploads move up to 5 GiB inside S3.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The bucket.
 #[derive(Clone, Debug)]
@@ -41,10 +48,8 @@ impl Store {
     /// Makes the clients; nothing is sent yet. Credentials come from the SDK's own chain (environment, web identity,
     /// pod identity, instance profile) unless fixed ones are given.
     pub async fn connect(config: &config::Storage) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build());
+        let timeouts = within(ATTEMPT_TIMEOUT, CALL_TIMEOUT);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
         if let Some((id, secret)) = &config.credentials {
             loader = loader
                 .credentials_provider(Credentials::new(
@@ -90,15 +95,10 @@ impl Store {
 
     /// Writes a whole object.
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Error> {
-        self.client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(key.as_str())
-            .content_type("application/octet-stream")
-            .body(ByteStream::from(bytes))
-            .send()
-            .await
-            .map_err(typed)?;
+        let patience = carrying(bytes.len());
+        let call = self.client.put_object().bucket(&self.bucket).key(key.as_str());
+        let call = call.content_type("application/octet-stream").body(ByteStream::from(bytes));
+        call.customize().config_override(patience).send().await.map_err(typed)?;
         Ok(())
     }
 
@@ -119,14 +119,9 @@ impl Store {
 
     /// Copies within the bucket, without the bytes passing through here.
     pub async fn copy(&self, from: &ObjectKey, to: &ObjectKey) -> Result<(), Error> {
-        self.client
-            .copy_object()
-            .bucket(&self.bucket)
-            .copy_source(format!("{}/{}", self.bucket, from.as_str().replace('+', "%2B")))
-            .key(to.as_str())
-            .send()
-            .await
-            .map_err(typed)?;
+        let source = format!("{}/{}", self.bucket, from.as_str().replace('+', "%2B"));
+        let call = self.client.copy_object().bucket(&self.bucket).copy_source(source).key(to.as_str());
+        call.customize().config_override(moving()).send().await.map_err(typed)?;
         Ok(())
     }
 
@@ -151,8 +146,10 @@ impl Store {
         number: i32,
         bytes: Bytes,
     ) -> Result<CompletedPart, Error> {
+        let patience = carrying(bytes.len());
         let call = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
-        let answer = call.part_number(number).body(ByteStream::from(bytes)).send().await.map_err(typed)?;
+        let call = call.part_number(number).body(ByteStream::from(bytes)).customize();
+        let answer = call.config_override(patience).send().await.map_err(typed)?;
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(answer.e_tag)
@@ -170,7 +167,8 @@ impl Store {
         let call =
             self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        call.multipart_upload(parts).send().await.map_err(typed)?;
+        let call = call.multipart_upload(parts).customize().config_override(moving());
+        call.send().await.map_err(typed)?;
         Ok(())
     }
 
@@ -180,6 +178,26 @@ impl Store {
         call.send().await.map_err(typed)?;
         Ok(())
     }
+}
+
+fn within(attempt: Duration, all: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(all)
+        .build()
+}
+
+/// Time-outs of a call that carries this many bytes.
+fn carrying(bytes: usize) -> aws_sdk_s3::config::Builder {
+    let longer = Duration::from_secs(bytes as u64 / SLOWEST);
+    let timeouts = within(ATTEMPT_TIMEOUT + longer, CALL_TIMEOUT + 2 * longer);
+    aws_sdk_s3::Config::builder().timeout_config(timeouts)
+}
+
+/// Time-outs of a call that makes S3 itself move bytes.
+fn moving() -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder().timeout_config(within(MOVE_TIMEOUT / 2, MOVE_TIMEOUT))
 }
 
 /// Sorts the SDK's errors into ours.

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::CompletedPart;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, ObjectKey, Store};
+use super::{Error, ObjectKey, Remains, Store};
 use crate::ids::FirmwareId;
 
 /// Size of a part, in bytes: the least that S3 allows for all but the last one (S3 user guide, "Multipart upload
@@ -26,8 +26,7 @@ impl Buffers {
 
 /// An object that is being written. Up to one part it becomes a single PUT, above that a multipart upload.
 ///
-/// It must end in [`finish`](Self::finish) or [`abort`](Self::abort); a multipart upload that a killed process left
-/// open stays in the bucket until it is collected.
+/// It must end in [`finish`](Self::finish) or [`abandon`](Self::abandon): a multipart upload that nobody ends stays open.
 pub struct ObjectWriter {
     store: Store,
     staging: ObjectKey,
@@ -87,13 +86,19 @@ impl ObjectWriter {
         Ok(())
     }
 
-    /// Makes the object appear under `key`, whole.
-    pub async fn finish(mut self, key: &ObjectKey) -> Result<(), Error> {
-        let outcome = self.try_finish(key).await;
-        if outcome.is_err() {
-            self.abort().await;
+    /// Makes the object appear under `key`, whole; or says why not, and what must go now.
+    pub async fn finish(mut self, key: &ObjectKey) -> Result<(), (Error, Remains)> {
+        match self.try_finish(key).await {
+            Ok(()) => Ok(()),
+            // A call that failed may have taken effect all the same, so every place that it could touch must go.
+            Err(error) => {
+                let objects = match self.multipart {
+                    Some(_) => vec![self.staging.clone(), key.clone()],
+                    None => vec![key.clone()],
+                };
+                Err((error, self.remains(objects)))
+            }
         }
-        outcome
     }
 
     async fn try_finish(&mut self, key: &ObjectKey) -> Result<(), Error> {
@@ -101,26 +106,19 @@ impl ObjectWriter {
             return self.store.put(key, Bytes::from(std::mem::take(&mut self.buffer))).await;
         }
         self.flush().await?;
-        if let Some(multipart) = self.multipart.take() {
-            let done = self.store.multipart_complete(&self.staging, &multipart.upload, multipart.parts).await;
-            if let Err(error) = done {
-                // Whether it took effect is not known: both remedies are harmless when there is nothing to mend.
-                let _ = self.store.multipart_abort(&self.staging, &multipart.upload).await;
-                let _ = self.store.delete(&self.staging).await;
-                return Err(error);
-            }
+        if let Some(Multipart { upload, parts }) = &mut self.multipart {
+            self.store.multipart_complete(&self.staging, upload, std::mem::take(parts)).await?;
         }
-        let copied = self.store.copy(&self.staging, key).await;
-        let deleted = self.store.delete(&self.staging).await;
-        copied.and(deleted)
+        self.store.copy(&self.staging, key).await?;
+        self.store.delete(&self.staging).await
     }
 
-    /// Leaves nothing behind.
-    pub async fn abort(mut self) {
-        if let Some(multipart) = self.multipart.take()
-            && let Err(error) = self.store.multipart_abort(&self.staging, &multipart.upload).await
-        {
-            tracing::warn!(key = %self.staging, %error, "an unfinished upload stays in the bucket until it is collected");
-        }
+    /// Gives up; the caller removes what is there.
+    pub fn abandon(self) -> Remains {
+        self.remains(Vec::new())
+    }
+
+    fn remains(self, objects: Vec<ObjectKey>) -> Remains {
+        Remains::new(self.store, self.multipart.map(|multipart| (self.staging, multipart.upload)), objects)
     }
 }

@@ -2,6 +2,7 @@
 
 use axum::Extension;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +13,7 @@ use super::{UpdateView, db};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{Common, Problem};
-use crate::http::{Json, Params, Segment};
+use crate::http::{Params, Segment, cache};
 use crate::printers::{self, Named};
 use crate::state::AppState;
 
@@ -42,6 +43,7 @@ pub struct UpdateList {
 async fn of_printer(
     State(app): State<AppState>,
     Segment(named): Segment<Named>,
+    headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let status = params.get("status");
@@ -51,5 +53,6 @@ async fn of_printer(
     let printer = printers::by_name(&mut conn, &named).await?;
     let (updates, next_cursor, total) = db::of_printer(&mut conn, printer, status, &page).await?;
     let (rows, link) = (Rows(updates.len()), page.link(next_cursor.as_deref()));
-    Ok((Extension(rows), link, Json(UpdateList { updates, total, next_cursor })).into_response())
+    Ok((Extension(rows), link, cache::tagged(&headers, 0, &UpdateList { updates, total, next_cursor })?)
+        .into_response())
 }

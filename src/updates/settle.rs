@@ -36,6 +36,7 @@ pub async fn settle(
                     let why = format!("The printer runs {runs}, neither {} nor {}.", open.from, open.version);
                     close(conn, open.update, Status::Cancelled, Reason::Superseded, &why, now).await?
                 }
+                Settlement::Underway => false,
                 Settlement::Unseen => cancel_if_pointless(conn, open.update, now).await?,
             };
             if settled { open.rollout } else { None }
@@ -101,7 +102,7 @@ async fn cancel_if_pointless(
     Ok(done.rows_affected() > 0)
 }
 
-/// A printer that was given up by the clock alone and comes back on the new version after all did succeed.
+/// A printer that was given up, and whose last attempt was for the version that it runs now, did succeed after all.
 async fn confirm_late(
     conn: &mut PgConnection,
     printer: PrinterRef,
@@ -112,7 +113,7 @@ async fn confirm_late(
         "update update_history set status = 'completed', reason = null, error_message = null, last_percent = 100, \
          confirmed_at = $3, completed_at = $3, last_activity_at = $3 \
          where id = (select id from update_history where printer = $1 order by number desc limit 1) \
-           and status = 'failed' and reason = 'timeout' and firmware_version = $2 and not open \
+           and status = 'failed' and firmware_version = $2 \
          returning rollout_id",
         printer.0,
         runs.to_string(),

@@ -99,6 +99,8 @@ pub enum Settlement {
     Confirmed,
     /// It runs the old version and most likely never saw the offer: it may be sent again.
     Unseen,
+    /// It runs the old version because it may still be downloading: its socket was lost by us, not let go by it.
+    Underway,
     /// It runs the old version although it took the offer.
     RolledBack,
     /// It runs something else: somebody flashed it.
@@ -109,16 +111,21 @@ impl Open {
     /// Judges the update by the version that the printer runs when it reconnects.
     ///
     /// The socket dies when a download starts, so a socket that the printer let go after the offer means that it took
-    /// it. A socket that we lost (our process died) means nothing.
+    /// it. A socket that we lost (our process died) means nothing: a printer that can do two things at once is back
+    /// before its download is over.
     pub fn judged_by(&self, runs: &Version) -> Settlement {
         if *runs == self.version {
             Settlement::Confirmed
         } else if *runs != self.from {
             Settlement::Superseded
-        } else if self.status == Status::Pending && !self.socket_lost && self.sends < MAX_SENDS {
-            Settlement::Unseen
-        } else {
+        } else if self.socket_lost {
             Settlement::RolledBack
+        } else {
+            match self.status {
+                Status::Pending if self.sends < MAX_SENDS => Settlement::Unseen,
+                Status::Downloading => Settlement::Underway,
+                _ => Settlement::RolledBack,
+            }
         }
     }
 }
@@ -155,11 +162,14 @@ mod tests {
     #[test]
     fn the_old_version_refutes_what_was_taken() {
         assert_eq!(judge(&open(Status::Completed), "1.4.0"), Settlement::RolledBack);
-        assert_eq!(judge(&open(Status::Downloading), "1.4.0"), Settlement::RolledBack);
-        assert_eq!(
-            judge(&Open { socket_lost: true, ..open(Status::Pending) }, "1.4.0"),
-            Settlement::RolledBack
-        );
+        for status in [Status::Pending, Status::Downloading, Status::Completed] {
+            assert_eq!(judge(&Open { socket_lost: true, ..open(status) }, "1.4.0"), Settlement::RolledBack);
+        }
+    }
+
+    #[test]
+    fn a_download_whose_socket_we_lost_may_still_be_going_on() {
+        assert_eq!(judge(&open(Status::Downloading), "1.4.0"), Settlement::Underway);
     }
 
     #[test]

@@ -3,11 +3,17 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crash;
 mod dev;
+mod firmware;
 mod floors;
 mod guide;
+mod line;
 mod markdown;
 mod readme;
+mod rollouts;
 mod simulate;
 mod smoke;
+mod storage;
 mod support;
+mod telemetry;

@@ -1,5 +1,10 @@
 //! A server of one's own for a test: real PostgreSQL, a real S3 endpoint, real sockets.
 
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod weed;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -11,8 +16,10 @@ use paperminder_ota::simulate::{Mode, Pace, PrinterOptions, image::esp8266_image
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use sqlx::{ConnectOptions as _, PgPool};
+use sqlx::PgPool;
 use tempfile::TempDir;
+
+use proxy::{Proxy, Target};
 
 /// Longest wait for anything that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -52,13 +59,27 @@ impl Server {
 
     /// With these settings.
     pub async fn with(pool: PgPool, settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("s3");
-        std::fs::create_dir(&root).unwrap();
-        let s3 = EmbeddedS3::start(&root, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &["firmware"])
-            .await
-            .unwrap();
-        let mut config = config(&pool, &s3.endpoint(), settings);
+        let (s3, folder) = embedded_s3().await;
+        let endpoint = s3.endpoint();
+        Self::on(pool, s3, folder, &endpoint, settings).await
+    }
+
+    /// With a wire before S3 that the test can cut.
+    pub async fn behind_wire(pool: PgPool, settings: &[(&str, &str)]) -> (Self, Proxy) {
+        let (s3, folder) = embedded_s3().await;
+        let wire = Proxy::start(Target::Tcp(s3.addr().to_string())).await;
+        let endpoint = format!("http://{}", wire.address);
+        (Self::on(pool, s3, folder, &endpoint, settings).await, wire)
+    }
+
+    async fn on(
+        pool: PgPool,
+        s3: EmbeddedS3,
+        folder: TempDir,
+        endpoint: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut config = config(&pool, endpoint, settings);
         config.storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
         let app = app::start(&config, Clock::system()).await.unwrap();
         Self { app, s3, folder, pool, client: reqwest::Client::new() }
@@ -163,12 +184,9 @@ impl Server {
         }
     }
 
-    /// Every object in the bucket, and every part of an open multipart upload, as the file system has them.
+    /// Every object in the bucket, and every open multipart upload and its parts, as the file system has them.
     pub fn objects(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        walk(&self.folder.path().join("s3"), &mut found);
-        found.sort();
-        found
+        objects_in(&self.folder)
     }
 
     /// Ends the server; fails when work was left undone.
@@ -178,9 +196,19 @@ impl Server {
     }
 }
 
+/// An S3 endpoint with a bucket, and the folder that it serves.
+pub async fn embedded_s3() -> (EmbeddedS3, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("s3");
+    std::fs::create_dir(&root).unwrap();
+    let s3 =
+        EmbeddedS3::start(&root, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &["firmware"]).await.unwrap();
+    (s3, folder)
+}
+
 /// The configuration of a test's server; `settings` win.
 pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Config {
-    let database = pool.connect_options().to_url_lossy().to_string();
+    let database = process::database_url(pool);
     Config::from_lookup(&|name| match settings.iter().find(|(key, _)| *key == name) {
         Some((_, value)) => Some((*value).to_owned()),
         None => match name {
@@ -197,6 +225,14 @@ pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Confi
     .unwrap()
 }
 
+/// Every object, open multipart upload and part of the endpoint that serves this folder.
+pub fn objects_in(folder: &TempDir) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(&folder.path().join("s3"), &mut found);
+    found.sort();
+    found
+}
+
 fn walk(folder: &std::path::Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -204,8 +240,8 @@ fn walk(folder: &std::path::Path, found: &mut Vec<String>) {
             walk(&path, found);
         } else {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // The endpoint's own notes about an object outlive it.
-            if !(name.starts_with('.') && name.ends_with(".json")) {
+            // The endpoint's own notes about an object outlive it; those about an open multipart upload do not.
+            if !name.starts_with(".bucket-") {
                 found.push(path.display().to_string());
             }
         }

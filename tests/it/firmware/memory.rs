@@ -1,0 +1,94 @@
+//! The memory of the real process: a part, however large the file.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use md5::{Digest as _, Md5};
+use reqwest::multipart::{Form, Part};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::wait;
+use crate::support::process::{ServeProcess, database_url};
+use crate::support::{embedded_s3, objects_in, raw};
+
+const MIB: usize = 1 << 20;
+/// Above what the process held before: parts, the SDK's and the parser's buffers, and what an allocator wastes.
+const MOST_KIB: u64 = 28 << 10;
+
+/// A file of noise that exists only while it is sent.
+fn generated(mebibytes: usize) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::iter(0..mebibytes).map(|index| Ok(raw::noise(MIB, 1 + index as u64).into()))
+}
+
+/// MD5 of such a file.
+fn md5(mebibytes: usize) -> String {
+    let mut md5 = Md5::new();
+    for index in 0..mebibytes {
+        md5.update(raw::noise(MIB, 1 + index as u64));
+    }
+    hex::encode(md5.finalize())
+}
+
+async fn upload(server: &ServeProcess, version: &str, mebibytes: usize) -> Value {
+    let body = reqwest::Body::wrap_stream(generated(mebibytes));
+    let file = Part::stream_with_length(body, (mebibytes * MIB) as u64).file_name("firmware.bin");
+    let form = Form::new().part("file", file).text("version", version.to_owned());
+    let request = reqwest::Client::new().post(server.url("/api/firmware/upload")).multipart(form);
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert_eq!(status, 201, "{text}\n{}", server.log());
+    serde_json::from_str(&text).unwrap()
+}
+
+#[sqlx::test]
+async fn a_large_upload_passes_through_in_the_memory_of_a_part(pool: PgPool) {
+    let (s3, folder) = embedded_s3().await;
+    let secret = secrecy::ExposeSecret::expose_secret(s3.secret_key()).to_owned();
+    let server = ServeProcess::start(&[
+        ("DATABASE_URL", &database_url(&pool)),
+        ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),
+        ("AWS_ACCESS_KEY_ID", s3.access_key()),
+        ("AWS_SECRET_ACCESS_KEY", &secret),
+        ("AWS_REGION", "us-east-1"),
+        ("MAX_FIRMWARE_SIZE", "500000000"),
+    ])
+    .await;
+
+    let started = server.peak_memory();
+    upload(&server, "1.0.0", 20).await;
+    let before = server.peak_memory();
+    let began = Instant::now();
+    let release = upload(&server, "2.0.0", 200).await;
+    let took = began.elapsed();
+    let after = server.peak_memory();
+    println!(
+        "peak memory: {started} KiB started, {before} KiB after 20 MiB, {after} KiB after 200 MiB (+{} KiB) in {took:?}",
+        after - before
+    );
+    assert_eq!(release["md5"], md5(200));
+    assert!(after - before <= MOST_KIB, "200 MiB took {} KiB more than 20 MiB", after - before);
+    assert_eq!(objects_in(&folder).len(), 2, "{:#?}", objects_in(&folder));
+
+    // Half of it, and the client is gone.
+    let (head, _) = raw::form(&[], &[("version", "3.0.0")]);
+    let mut wire = raw::Wire::open(server.address).await;
+    wire.send(raw::upload_head(server.address, Some(200 * MIB), "").as_bytes()).await;
+    wire.send(&head).await;
+    let mut half = std::pin::pin!(generated(100));
+    while let Some(bytes) = half.next().await {
+        wire.send(&bytes.unwrap()).await;
+    }
+    wait(|| objects_in(&folder).len() > 10).await;
+    wire.vanish();
+    wait(|| objects_in(&folder).len() <= 2).await;
+    let rows: i64 =
+        sqlx::query_scalar("select count(*) from firmware_versions").fetch_one(&pool).await.unwrap();
+    assert_eq!((rows, objects_in(&folder).len()), (2, 2), "{:#?}", objects_in(&folder));
+    let end = server.peak_memory();
+    println!("peak memory: {end} KiB after 100 MiB of which the client vanished");
+    assert!(server.terminate().await.success());
+    s3.stop().await;
+}

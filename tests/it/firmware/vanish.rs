@@ -1,0 +1,121 @@
+//! Clients that vanish, and clients that race.
+
+use paperminder_ota::storage::PART_SIZE;
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::{Idle, image, nothing, rows, wait};
+use crate::support::{Server, raw};
+
+/// Begins an upload of `announced` bytes and sends `sent` of them.
+async fn begin(server: &Server, announced: Option<usize>, sent: usize) -> raw::Wire {
+    let mut wire = raw::Wire::open(server.app().address).await;
+    wire.send(raw::upload_head(server.app().address, announced, "").as_bytes()).await;
+    let (head, _) = raw::form(&[("version", "1.5.0")], &[]);
+    for piece in [head, raw::noise(sent, 7)] {
+        wire.send(&if announced.is_some() { piece } else { raw::chunk(&piece) }).await;
+    }
+    wire
+}
+
+#[sqlx::test]
+async fn a_client_that_vanishes_in_a_small_upload_leaves_nothing(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let idle = Idle::of(&server);
+    for announced in [Some(1 << 20), None] {
+        for politely in [false, true] {
+            let wire = begin(&server, announced, 300_000).await;
+            idle.until_busy(&server).await;
+            if politely {
+                drop(wire)
+            } else {
+                wire.vanish()
+            }
+            idle.until_idle(&server).await;
+            nothing(rows(&server).await, &server.objects());
+        }
+    }
+    // The version is free.
+    server.release("1.5.0", "stable").await;
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_client_that_vanishes_in_a_large_upload_leaves_no_part(pool: PgPool) {
+    let server = Server::with(pool, &[("MAX_FIRMWARE_SIZE", "100000000")]).await;
+    let idle = Idle::of(&server);
+    for announced in [Some(50 << 20), None] {
+        let wire = begin(&server, announced, 2 * PART_SIZE + 100_000).await;
+        // Two parts are in the bucket.
+        let part = |number: u8| move |object: &String| object.ends_with(&format!(".part-{number}"));
+        wait(|| server.objects().iter().any(part(2))).await;
+        assert!(server.objects().iter().any(part(1)));
+        wire.vanish();
+        idle.until_idle(&server).await;
+        nothing(rows(&server).await, &server.objects());
+    }
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_form_that_ends_before_its_last_boundary_is_no_release(pool: PgPool) {
+    let server = Server::start(pool).await;
+    // A proxy between may end the body properly when its own client vanished: only the boundary tells.
+    let mut wire = begin(&server, None, 300_000).await;
+    wire.send(b"0\r\n\r\n").await;
+    let reply = wire.reply(false).await;
+    assert_eq!((reply.status, &reply.json()["type"]), (400, &json!("/docs/problems/upload-interrupted")));
+    nothing(rows(&server).await, &server.objects());
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn of_uploads_that_race_exactly_one_wins_and_the_losers_bytes_are_gone(pool: PgPool) {
+    let server = Server::with(pool, &[("MAX_FIRMWARE_SIZE", "20000000")]).await;
+    for (version, size) in [("1.0.0", 12 << 10), ("2.0.0", PART_SIZE + 5)] {
+        // Everyone has sent all but the last byte of the form before anyone sends it, so nobody is early enough to
+        // be refused by the row of another.
+        let mut wires = Vec::new();
+        for runner in 0..4 {
+            let (head, tail) = raw::form(&[], &[("version", version)]);
+            let bytes = raw::noise(size, runner);
+            let mut wire = raw::Wire::open(server.app().address).await;
+            let whole = [&head[..], &bytes, &tail].concat();
+            wire.send(raw::upload_head(server.app().address, Some(whole.len()), "").as_bytes()).await;
+            wire.send(&whole[..whole.len() - 20]).await;
+            wires.push((wire, whole[whole.len() - 20..].to_vec(), bytes));
+        }
+        let mut finishes = tokio::task::JoinSet::new();
+        for (mut wire, end, bytes) in wires {
+            finishes.spawn(async move {
+                wire.send(&end).await;
+                (wire.reply(false).await, bytes)
+            });
+        }
+        let replies = finishes.join_all().await;
+        let mut statuses: Vec<_> = replies.iter().map(|(reply, _)| reply.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [201, 409, 409, 409]);
+        let (winner, bytes) = replies.iter().find(|(reply, _)| reply.status == 201).unwrap();
+        let stands = server.get(&format!("/api/firmware/{version}")).await.expect(200);
+        assert_eq!(stands, winner.json());
+        assert_eq!(stands["md5"], raw::checksums(bytes).0);
+    }
+    assert_eq!((rows(&server).await, server.objects().len()), (2, 2), "{:#?}", server.objects());
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn uploads_beyond_the_buffers_wait_their_turn(pool: PgPool) {
+    let server = Server::with(pool, &[("MAX_CONCURRENT_UPLOADS", "2")]).await;
+    let idle = Idle::of(&server);
+    let slow = [begin(&server, Some(1 << 20), 1000).await, begin(&server, Some(1 << 20), 1000).await];
+    idle.until_busy(&server).await;
+    wait(|| server.app().state.shutdown.tasks.len() == idle.0 + 2).await;
+    let mut third = Box::pin(server.upload_bytes(image(1), &[("version", "3.0.0")]));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut third).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(slow);
+    third.await.expect(201);
+    server.stop().await;
+}

@@ -1,0 +1,21 @@
+//! The way to S3, on two servers that share no code: the embedded one, and SeaweedFS.
+
+mod ground;
+mod objects;
+mod presigned;
+mod trouble;
+
+use ground::Ground;
+
+/// Makes each function a test on both servers.
+macro_rules! on_both_servers {
+    ($($test:ident)+) => {
+        mod on_the_embedded_s3 {
+            $(#[tokio::test] async fn $test() { super::$test(super::Ground::embedded().await).await })+
+        }
+        mod on_seaweedfs {
+            $(#[tokio::test] async fn $test() { super::$test(super::Ground::seaweedfs().await).await })+
+        }
+    };
+}
+use on_both_servers;
