@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use clap::Parser as _;
 use paperminder_ota::config::SETTINGS;
+use paperminder_ota::simulate;
 
 use crate::markdown::{anchors, blocks, code_spans, commands, documents, links, read, root};
 
@@ -58,6 +60,29 @@ fn every_make_target_exists() {
     for target in ["demo", "dev", "test", "ci", "prepare"] {
         assert!(named.contains(target), "`make {target}` is explained nowhere");
     }
+}
+
+#[test]
+fn every_example_of_simulate_is_understood() {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        _args: simulate::Args,
+    }
+    let mut examples = 0;
+    for path in documents() {
+        for line in code(&read(path)) {
+            let Some(options) = line.strip_prefix("cargo run -- simulate") else { continue };
+            let options = options.split('#').next().unwrap_or_default().split_whitespace();
+            match Cli::try_parse_from(std::iter::once("simulate").chain(options)) {
+                Err(error) if error.kind() != clap::error::ErrorKind::DisplayHelp => {
+                    panic!("{line}: {error}")
+                }
+                _ => examples += 1,
+            }
+        }
+    }
+    assert!(examples > 4);
 }
 
 #[test]
