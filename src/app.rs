@@ -17,14 +17,15 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::clock::Clock;
-use crate::config::{Config, Cors};
+use crate::config::{self, Config, Cors};
 use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
+use crate::links::{self, Limits};
 use crate::push::{self, Fence, Hub};
 use crate::rollouts::{Engine, Tally};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
-use crate::storage::{Buffers, Delivery, Store};
+use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
 use crate::{auth, db, docs, firmware, http, ids, jobs, line, printers, rollouts, telemetry, updates};
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
@@ -56,6 +57,9 @@ pub enum Error {
     /// Migrations are missing.
     #[error("the database lacks {0} migrations; run `paperminder-ota migrate`")]
     Migrations(usize),
+    /// The CDN's key cannot sign.
+    #[error("CDN_PRIVATE_KEY_FILE {0}")]
+    CdnKey(#[from] BadKey),
     /// No bucket.
     #[error(
         "the bucket `{bucket}` cannot be used: {error}. Check S3_BUCKET, AWS_ENDPOINT_URL_S3 and the credentials."
@@ -101,16 +105,19 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let handle = telemetry::metrics::install();
     let (shutdown, fence, hub, tally) =
         (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Tally::default()));
-    let delivery = Delivery::new(store.clone(), clock.clone());
-    let (engine, queue) = Engine::new(
-        pool.clone(),
-        hub.clone(),
-        fence.clone(),
-        delivery,
-        tally.clone(),
-        clock.clone(),
-        config.attempts.backoff,
-    );
+    let mode = delivery_mode(&config.delivery)?;
+    let base_url: Arc<str> = config.base_url.as_str().into();
+    let (engine, queue) = Engine::new(rollouts::Parts {
+        pool: pool.clone(),
+        hub: hub.clone(),
+        fence: fence.clone(),
+        delivery: Delivery::new(store.clone(), mode, clock.clone()),
+        base_url: base_url.clone(),
+        max_url_length: config.downloads.max_url_length,
+        tally: tally.clone(),
+        clock: clock.clone(),
+        backoff: config.attempts.backoff,
+    });
     let uploads = Uploads {
         pool: pool.clone(),
         store,
@@ -124,7 +131,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         clock,
         replica: ids::ReplicaId::generate(),
         uploads,
-        base_url: config.base_url.as_str().into(),
+        base_url,
+        links: Limits::new(config.downloads.concurrent, config.downloads.per_address),
         hub,
         fence,
         engine: engine.clone(),
@@ -145,6 +153,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
     tokio::spawn(jobs::presence(state.clone(), name));
     tasks.spawn(jobs::expiry(state.clone()));
+    tasks.spawn(jobs::sweep(state.clone()));
     tokio::spawn({
         let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
         async move { tally.run(pool, stop).await }
@@ -152,6 +161,16 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     serve(listener, public(&state, config), &shutdown);
     serve(internal, internal_routes(state.clone(), handle), &shutdown);
     Ok(App { state, address, internal_address })
+}
+
+fn delivery_mode(config: &config::Delivery) -> Result<Mode, Error> {
+    Ok(match config {
+        config::Delivery::Presigned => Mode::Presigned,
+        config::Delivery::Link => Mode::Link,
+        config::Delivery::Cdn { base_url, key } => {
+            Mode::Cdn(Cdn::new(base_url, key.as_ref().map(|(id, pem)| (id.as_str(), pem)))?)
+        }
+    })
 }
 
 fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) {
@@ -190,6 +209,7 @@ fn public(state: &AppState, config: &Config) -> Router {
     Router::new()
         .merge(api)
         .merge(line::routes())
+        .merge(links::http::routes())
         .merge(docs::pages(document))
         .fallback(async || {
             Problem::new(&problem::NOT_FOUND, "Nothing has this path; look it up under /docs.")

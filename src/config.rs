@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,8 +67,30 @@ pub const SETTINGS: &[Setting] = &[
         "24",
         "uploads that may hold a 5 MiB buffer at once; further ones wait",
     ),
-    setting("DELIVERY", "presigned", "how printers get images: `presigned` S3 URLs"),
-    setting("PRESIGN_EXPIRES_SECONDS", "3600", "life of a presigned URL, 60 to 604800"),
+    setting(
+        "DELIVERY",
+        "presigned",
+        "how printers get images: `presigned` S3 URLs, a `cdn`, or a `link` of this server",
+    ),
+    setting(
+        "MAX_URL_LENGTH",
+        "512",
+        "longest URL for a printer that does not say what it takes; beyond it it gets a link",
+    ),
+    setting("PRESIGN_EXPIRES_SECONDS", "3600", "life of every kind of download URL, 60 to 604800"),
+    setting("CDN_BASE_URL", "", "the CDN in front of the bucket; needed for DELIVERY=cdn"),
+    setting("CDN_KEY_PAIR_ID", "", "id of the CloudFront public key; URLs are signed when it is set"),
+    setting(
+        "CDN_PRIVATE_KEY_FILE",
+        "",
+        "its private key as PEM, ECDSA P-256 or RSA-2048; goes with CDN_KEY_PAIR_ID",
+    ),
+    setting(
+        "MAX_CONCURRENT_DOWNLOADS",
+        "1000",
+        "downloads through links that one replica streams at once; further ones get 503",
+    ),
+    setting("DOWNLOADS_PER_ADDRESS", "1200", "downloads through links that one address may start a minute"),
     setting(
         "MAX_ATTEMPTS",
         "3",
@@ -123,6 +146,33 @@ pub struct Storage {
     pub presign_expires: Duration,
 }
 
+/// How printers get images.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// S3 presigned GET.
+    Presigned,
+    /// A CDN in front of the bucket.
+    Cdn {
+        /// Its URL, without a trailing slash.
+        base_url: String,
+        /// Id and PEM private key for signed URLs.
+        key: Option<(String, SecretString)>,
+    },
+    /// Links of our own, always.
+    Link,
+}
+
+/// Bounds on downloads.
+#[derive(Clone, Copy, Debug)]
+pub struct Downloads {
+    /// Longest URL for a printer that does not say what it takes, in characters.
+    pub max_url_length: u32,
+    /// Streams at once.
+    pub concurrent: u32,
+    /// Starts a minute and address.
+    pub per_address: NonZeroU32,
+}
+
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -158,6 +208,10 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     /// Health and metrics.
     pub internal_addr: SocketAddr,
+    /// How printers get images.
+    pub delivery: Delivery,
+    /// Bounds on downloads.
+    pub downloads: Downloads,
     /// Who may call REST.
     pub auth: Auth,
     /// Browser pages of other origins.
@@ -270,10 +324,7 @@ impl Config {
         let base_url =
             read.url("BASE_URL").map_or_else(|| "http://localhost:8000".into(), |url| url.to_string());
         let auth = read_auth(&mut read, listen_addr.ip());
-        read.parsed("DELIVERY", (), |text| match text {
-            "presigned" => Ok(()),
-            _ => Err("must be `presigned`".to_owned()),
-        });
+        let delivery = read_delivery(&mut read);
         let cors = match read.text("CORS_ALLOWED_ORIGINS").as_deref().map(str::trim) {
             None => Cors::Only(Vec::new()),
             Some("*") => Cors::Any,
@@ -301,6 +352,17 @@ impl Config {
             },
             base_url: base_url.trim_end_matches('/').to_owned(),
             listen_addr,
+            delivery,
+            downloads: Downloads {
+                max_url_length: read.number("MAX_URL_LENGTH", 512, 1, 100_000),
+                concurrent: read.number("MAX_CONCURRENT_DOWNLOADS", 1000, 1, 100_000),
+                per_address: read.number(
+                    "DOWNLOADS_PER_ADDRESS",
+                    PER_ADDRESS,
+                    NonZeroU32::MIN,
+                    NonZeroU32::MAX,
+                ),
+            },
             internal_addr: read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000))),
             auth,
             cors,
@@ -322,6 +384,48 @@ impl Config {
             log_filter: read.text("RUST_LOG").unwrap_or_else(|| "info".into()),
         };
         if read.wrong.is_empty() { Ok(config) } else { Err(Error(read.wrong)) }
+    }
+}
+
+/// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
+const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
+
+fn read_delivery(read: &mut Reader<'_>) -> Delivery {
+    let mode = read.parsed("DELIVERY", "presigned", |text| match text {
+        "presigned" => Ok("presigned"),
+        "cdn" => Ok("cdn"),
+        "link" => Ok("link"),
+        _ => Err("must be `presigned`, `cdn` or `link`".to_owned()),
+    });
+    let base_url = read.url("CDN_BASE_URL").map(|url| url.to_string().trim_end_matches('/').to_owned());
+    let key = match (read.text("CDN_KEY_PAIR_ID"), read.text("CDN_PRIVATE_KEY_FILE")) {
+        (None, None) => None,
+        (Some(id), Some(path)) => match std::fs::read_to_string(&path) {
+            Ok(pem) => Some((id, SecretString::from(pem))),
+            Err(error) => {
+                read.wrong.push(format!("CDN_PRIVATE_KEY_FILE: {path} cannot be read: {error}."));
+                None
+            }
+        },
+        _ => {
+            read.wrong.push(
+                "CDN_KEY_PAIR_ID and CDN_PRIVATE_KEY_FILE go together: set both, or none for unsigned URLs."
+                    .into(),
+            );
+            None
+        }
+    };
+    match (mode, base_url) {
+        ("link", _) => Delivery::Link,
+        ("cdn", Some(base_url)) => Delivery::Cdn { base_url, key },
+        ("cdn", None) => {
+            read.wrong.push(
+                "CDN_BASE_URL must be set for DELIVERY=cdn, as in https://d111111abcdef8.cloudfront.net."
+                    .into(),
+            );
+            Delivery::Presigned
+        }
+        _ => Delivery::Presigned,
     }
 }
 

@@ -14,7 +14,7 @@
 //! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time |
 //! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
 //! | 2 shared | [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas |
-//! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`rollouts`] |
+//! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] |
 //! | 4 state | [`state`] what handlers share |
 //! | 5 edges | each room's `http.rs`, [`line`] the printers' socket, [`jobs`] timers, [`docs`] OpenAPI and problems, [`app`] a running replica, [`cli`] the commands, [`simulate`] printers to try it with, `dev` the embedded PostgreSQL and S3 |
 
@@ -32,6 +32,7 @@ pub mod http;
 pub mod ids;
 pub mod jobs;
 pub mod line;
+pub mod links;
 pub mod printers;
 pub mod push;
 pub mod rollouts;

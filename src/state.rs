@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::Attempts;
 use crate::firmware::Uploads;
 use crate::ids::ReplicaId;
+use crate::links::Limits;
 use crate::push::{Fence, Hub};
 use crate::rollouts::{Engine, Known, Tally};
 use crate::shutdown::Shutdown;
@@ -27,6 +28,8 @@ pub struct AppState {
     pub uploads: Uploads,
     /// This server as others reach it, without a trailing slash.
     pub base_url: Arc<str>,
+    /// Bounds on downloads through links.
+    pub links: Limits,
     /// Sockets here.
     pub hub: Arc<Hub<Known>>,
     /// The last check before an offer leaves.

@@ -178,7 +178,8 @@ pub(super) async fn list(
     Ok((releases, next, total))
 }
 
-pub(super) async fn count_download(conn: &mut PgConnection, id: FirmwareId) -> Result<(), sqlx::Error> {
+/// One more complete download.
+pub async fn count_download(conn: &mut PgConnection, id: FirmwareId) -> Result<(), sqlx::Error> {
     sqlx::query!("update firmware_versions set download_count = download_count + 1 where id = $1", id.0)
         .execute(conn)
         .await?;

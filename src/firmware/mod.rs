@@ -9,13 +9,12 @@
 
 mod db;
 mod delete;
-mod download;
 mod form;
 pub mod http;
 mod types;
 mod upload;
 
-pub use db::releases_of;
+pub use db::{count_download, releases_of};
 pub use types::{Draft, Query, Release, Selector};
 pub use upload::{Uploads, upload};
 

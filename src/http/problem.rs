@@ -96,6 +96,22 @@ kinds! {
     PRINTER_NOT_FOUND = 404 "printer-not-found" "Printer not found",
         "No printer has this printer_id, id or number.",
         "List the printers with GET /api/printers.";
+    /// A short link that opens nothing.
+    LINK_GONE = 404 "link-gone" "This link downloads nothing",
+        "A download link expired, or was never handed out.",
+        "Nothing needs to be done: the printer gets a new link with its next offer.";
+    /// The image does not fit.
+    NO_SPACE = 403 "no-space" "The image does not fit into the printer",
+        "The printer told how much room it has, and the image needs more.",
+        "Build a smaller image, or one for a flash layout with more room.";
+    /// A range outside of the image.
+    RANGE = 416 "range" "The range cannot be served",
+        "The Range header asks for bytes that the image does not have.",
+        "Ask for bytes within the image, or leave the header out.";
+    /// Too many downloads.
+    DOWNLOADS_FULL = 503 "downloads-full" "Too many downloads at once",
+        "This replica streams as many downloads as MAX_CONCURRENT_DOWNLOADS allows, or one address started more than DOWNLOADS_PER_ADDRESS a minute.",
+        "Try again after the seconds in `Retry-After`; add replicas, raise the limit, or let printers download from S3 or a CDN.";
     /// Too many sockets.
     TOO_MANY_CONNECTIONS = 503 "too-many-connections" "This replica is full",
         "The replica holds as many sockets as MAX_CONNECTIONS allows.",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::timeout;
 
+use crate::links;
 use crate::printers;
 use crate::push::{self, Hint};
 use crate::state::AppState;
@@ -13,6 +14,8 @@ use crate::updates;
 
 /// Renewal of the replica's lease.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often expired links are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
 /// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
 const SINGLE_HINTS: usize = 16;
 
@@ -36,6 +39,16 @@ pub async fn expiry(app: AppState) {
     while timeout(every, app.shutdown.soft.cancelled()).await.is_err() {
         if let Err(error) = expire(&app).await {
             tracing::warn!(%error, "silent updates could not be looked at");
+        }
+    }
+}
+
+/// Forgets links that expired.
+pub async fn sweep(app: AppState) {
+    while timeout(SWEEP, app.shutdown.soft.cancelled()).await.is_err() {
+        let swept = async { links::sweep(&mut *app.pool.acquire().await?, app.clock.now()).await };
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "expired links could not be forgotten");
         }
     }
 }

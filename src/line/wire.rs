@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::ids::{PrinterId, UserId};
-use crate::printers::Subscription;
+use crate::printers::{Downloads, Subscription};
 use crate::updates::Report;
 use crate::version::Version;
 
@@ -120,6 +120,29 @@ impl<'a> Fields<'a> {
         self.text(name)?.filter(|text| !text.is_empty()).map(parse).transpose()
     }
 
+    fn flag(&self, name: &str) -> Result<Option<bool>, StatusMessage> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(bad(name, "must be true or false")),
+        }
+    }
+
+    fn url_length(&self) -> Result<Option<u32>, StatusMessage> {
+        match self.0.get("max_url_length") {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let length = value
+                    .as_u64()
+                    .and_then(|length| u32::try_from(length).ok())
+                    .filter(|length| (1..=100_000).contains(length));
+                length
+                    .map(Some)
+                    .ok_or_else(|| bad("max_url_length", "must be a whole number from 1 to 100000"))
+            }
+        }
+    }
+
     fn version(&self, name: &str) -> Result<Option<Version>, StatusMessage> {
         self.parsed(name)
     }
@@ -140,19 +163,18 @@ impl<'a> Fields<'a> {
                 ));
             }
         };
-        let auto_update = match self.0.get("auto_update") {
-            None | Some(Value::Null) => true,
-            Some(Value::Bool(auto_update)) => *auto_update,
-            Some(_) => return Err(bad("auto_update", "must be true or false")),
-        };
         Ok(Subscription {
             printer_id,
             user_id: user.clone(),
             name,
             platform: self.parsed("platform")?.unwrap_or_default(),
             version: self.version("firmware_version")?.unwrap_or_else(Version::zero),
-            auto_update,
+            auto_update: self.flag("auto_update")?.unwrap_or(true),
             channel: self.parsed("update_channel")?.unwrap_or_default(),
+            downloads: Downloads {
+                max_url_length: self.url_length()?,
+                follows_redirects: self.flag("follows_redirects")?.unwrap_or(false),
+            },
         })
     }
 }

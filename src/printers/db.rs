@@ -34,14 +34,15 @@ pub async fn subscribe(
     let bucket = bucket(&said.printer_id);
     let row = sqlx::query!(
         r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-               auto_update, update_channel, last_connected, last_ip, replica, connection)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')))
+               auto_update, update_channel, last_connected, last_ip, replica, connection, max_url_length, follows_redirects)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')), $15, $16)
            on conflict (printer_id) do update set
                user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
                firmware_version = excluded.firmware_version, version_key = excluded.version_key,
                auto_update = excluded.auto_update, update_channel = excluded.update_channel,
                last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
-               connection = greatest(p.connection, excluded.connection), updated_at = now()
+               connection = greatest(p.connection, excluded.connection), max_url_length = excluded.max_url_length,
+               follows_redirects = excluded.follows_redirects, updated_at = now()
            returning p.id, p.connection"#,
         PrinterRef::generate().0,
         said.printer_id.as_str(),
@@ -57,6 +58,8 @@ pub async fn subscribe(
         ip,
         replica.0,
         connection,
+        said.downloads.max_url_length.map(u32::cast_signed),
+        said.downloads.follows_redirects,
     );
     let row = row.fetch_one(conn).await?;
     let facts = Facts {
@@ -68,6 +71,7 @@ pub async fn subscribe(
         version: said.version.clone(),
         auto_update: said.auto_update,
         channel: said.channel,
+        downloads: said.downloads,
     };
     Ok(Subscribed { facts, connection: row.connection })
 }

@@ -15,7 +15,7 @@ mod view;
 
 pub use db::{by_name, disconnected, subscribe};
 pub use presence::{farewell, heartbeat};
-pub use types::{Facts, Named, Subscribed, Subscription, bucket};
+pub use types::{Downloads, Facts, Named, Subscribed, Subscription, bucket};
 pub use view::Printer;
 
 /// What can go wrong with printers.

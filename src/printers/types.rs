@@ -31,6 +31,17 @@ pub struct Subscription {
     pub auto_update: bool,
     /// The channel that it follows.
     pub channel: Channel,
+    /// What it can take when it downloads.
+    pub downloads: Downloads,
+}
+
+/// What a printer can take when it downloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Downloads {
+    /// Longest URL, in characters, when it says so.
+    pub max_url_length: Option<u32>,
+    /// Whether it follows redirects.
+    pub follows_redirects: bool,
 }
 
 /// What decisions are made from.
@@ -52,6 +63,8 @@ pub struct Facts {
     pub auto_update: bool,
     /// The channel that it follows.
     pub channel: Channel,
+    /// What it can take when it downloads.
+    pub downloads: Downloads,
 }
 
 /// A printer whose row was written.

@@ -3,22 +3,22 @@
 //! It takes no input but hints. Every turn compares what should be with what is: after a hint, after a printer became
 //! ready, and on a timer. Whatever it missed or could not do is done by the next turn.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::db::{self, Outlook};
-use super::{Decision, Plan, ReleaseBrief, Rollout, Tally, decide};
+use super::send::Proposal;
+use super::{Decision, Plan, Rollout, Tally, decide};
 use crate::clock::{Clock, Time};
 use crate::ids::{PrinterRef, RolloutId, UpdateId};
 use crate::printers::Facts;
-use crate::push::{self, Fence, Frame, Hint, Hub, Line, Out};
-use crate::storage::{Delivery, ObjectKey};
+use crate::push::{self, Fence, Hint, Hub, Line};
+use crate::storage::Delivery;
 use crate::telemetry::metrics;
 use crate::updates::{self, Claim, Open, Remembered};
 
@@ -42,55 +42,73 @@ pub struct Known {
     pub sent: bool,
 }
 
-type PrinterLine = Arc<Line<Known>>;
+pub(super) type PrinterLine = Arc<Line<Known>>;
 
 /// The engine of one replica.
 pub struct Engine {
-    pool: PgPool,
+    pub(super) pool: PgPool,
     hub: Arc<Hub<Known>>,
     fence: Fence,
-    delivery: Delivery,
-    tally: Arc<Tally>,
+    pub(super) delivery: Delivery,
+    pub(super) base_url: Arc<str>,
+    max_url_length: u32,
+    pub(super) tally: Arc<Tally>,
     clock: Clock,
     backoff: Duration,
     ready: mpsc::Sender<PrinterRef>,
     nudge: Notify,
 }
 
-/// `firmware_update`, as short as it can be: many sketches parse into 256 or 512 bytes.
-#[derive(Serialize)]
-struct FirmwareUpdate<'a> {
-    kind: &'static str,
-    version: String,
-    url: &'a str,
-    md5: &'a str,
+/// What an engine is made of.
+pub struct Parts {
+    /// PostgreSQL.
+    pub pool: PgPool,
+    /// The sockets of this replica.
+    pub hub: Arc<Hub<Known>>,
+    /// The last check before an offer leaves.
+    pub fence: Fence,
+    /// How printers get images.
+    pub delivery: Delivery,
+    /// This server as others reach it, for links.
+    pub base_url: Arc<str>,
+    /// Longest URL for a printer that does not say what it takes, in characters.
+    pub max_url_length: u32,
+    /// Lets rollouts rest.
+    pub tally: Arc<Tally>,
+    /// Time.
+    pub clock: Clock,
+    /// Wait before a second try.
+    pub backoff: Duration,
 }
 
-/// What one turn wants to send.
+/// What one turn would like.
 #[derive(Default)]
 struct Turn {
-    offers: Vec<(PrinterLine, Claim, ReleaseBrief)>,
-    again: Vec<(PrinterLine, UpdateId, RolloutId, String, ReleaseBrief)>,
+    proposals: Vec<Proposal>,
     /// When the next printer is due.
     until: Option<Time>,
 }
 
 impl Engine {
     /// An engine, and the queue that [`run`](Self::run) reads.
-    pub fn new(
-        pool: PgPool,
-        hub: Arc<Hub<Known>>,
-        fence: Fence,
-        delivery: Delivery,
-        tally: Arc<Tally>,
-        clock: Clock,
-        backoff: Duration,
-    ) -> (Arc<Self>, mpsc::Receiver<PrinterRef>) {
+    pub fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<PrinterRef>) {
         let (ready, queue) = mpsc::channel(READY);
-        (
-            Arc::new(Self { pool, hub, fence, delivery, tally, clock, backoff, ready, nudge: Notify::new() }),
-            queue,
-        )
+        let Parts { pool, hub, fence, delivery, base_url, max_url_length, tally, clock, backoff } = parts;
+        let nudge = Notify::new();
+        let engine = Self {
+            pool,
+            hub,
+            fence,
+            delivery,
+            base_url,
+            max_url_length,
+            tally,
+            clock,
+            backoff,
+            ready,
+            nudge,
+        };
+        (Arc::new(engine), queue)
     }
 
     /// A printer has no open update any more, or just connected.
@@ -184,7 +202,7 @@ impl Engine {
         for chunk in lines.chunks(BATCH) {
             let turn = self.weigh(plan, chunk, now);
             due = [due, turn.until].into_iter().flatten().min();
-            self.offer(turn, now).await?;
+            self.offer(turn.proposals, now).await?;
         }
         let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
         Ok(wait.max(Duration::from_millis(10)))
@@ -211,22 +229,7 @@ impl Engine {
         for line in lines {
             let known = line.state();
             if let Some(open) = &known.remembered.open {
-                if !known.sent && open.status == updates::Status::Pending && !open.socket_lost {
-                    let offering =
-                        plan.offerings().iter().find(|offering| Some(offering.rollout) == open.rollout);
-                    let release = offering.and_then(|offering| {
-                        offering.releases.iter().find(|release| release.id == open.release)
-                    });
-                    if let (Some(offering), Some(release)) = (offering, release) {
-                        turn.again.push((
-                            line.clone(),
-                            open.update,
-                            offering.rollout,
-                            open.version.to_string(),
-                            release.clone(),
-                        ));
-                    }
-                }
+                turn.proposals.extend(self.again(plan, line, &known, open));
                 continue;
             }
             match decide(plan, &known.facts, &known.remembered.past, self.backoff, now) {
@@ -242,7 +245,15 @@ impl Engine {
                         from: known.facts.version.clone(),
                         attempt,
                     };
-                    turn.offers.push((line.clone(), claim, release.clone()));
+                    turn.proposals.push(Proposal {
+                        line: line.clone(),
+                        update: claim.update,
+                        rollout: claim.rollout,
+                        version: claim.version.clone(),
+                        release: release.clone(),
+                        fits: self.fits(&known.facts),
+                        claim: Some(claim),
+                    });
                 }
                 Decision::Waiting { until, .. } => {
                     turn.until = [turn.until, until].into_iter().flatten().min()
@@ -253,95 +264,31 @@ impl Engine {
         turn
     }
 
-    /// Claims and sends.
-    async fn offer(&self, mut turn: Turn, now: Time) -> Result<(), sqlx::Error> {
-        if turn.offers.is_empty() && turn.again.is_empty() {
-            return Ok(());
+    /// An open offer that the printer never saw goes out again, as long as its rollout makes offers.
+    fn again(&self, plan: &Plan, line: &PrinterLine, known: &Known, open: &Open) -> Option<Proposal> {
+        if known.sent || open.status != updates::Status::Pending || open.socket_lost {
+            return None;
         }
-        let urls = self.urls(&turn).await;
-        // Without a URL there is nothing to offer; the next scan tries again.
-        turn.offers.retain(|(_, _, release)| urls.contains_key(&release.key));
-        turn.again.retain(|(.., release)| urls.contains_key(&release.key));
-
-        let started = Instant::now();
-        let claims: Vec<_> = turn.offers.iter().map(|(_, claim, _)| claim.clone()).collect();
-        let resends: Vec<_> = turn.again.iter().map(|(_, update, ..)| *update).collect();
-        let mut tx = self.pool.begin().await?;
-        let claimed: HashSet<_> = updates::claim(&mut tx, &claims, now).await?.into_iter().collect();
-        let resent: HashMap<_, _> = updates::reoffer(&mut tx, &resends, now).await?.into_iter().collect();
-        tx.commit().await?;
-        metrics::claimed(started.elapsed());
-
-        let (mut unsent, mut lost) = (Vec::new(), Vec::new());
-        for (line, claim, release) in turn.offers {
-            if !claimed.contains(&claim.update) {
-                lost.push(line);
-                continue;
-            }
-            self.tally.moved(claim.rollout);
-            let frame = frame(
-                claim.update,
-                claim.rollout,
-                claim.epoch,
-                claim.version.to_string(),
-                &release,
-                &urls,
-                false,
-            );
-            {
-                let mut known = line.state();
-                known.sent = true;
-                known.remembered.open = Some(open(&claim));
-            }
-            if !line.send(Out::Offer(frame)) {
-                line.state().remembered.open = None;
-                unsent.push(claim.update);
-            }
-        }
-        for (line, update, rollout, version, release) in turn.again {
-            let Some(epoch) = resent.get(&update) else {
-                lost.push(line);
-                continue;
-            };
-            line.state().sent = true;
-            if !line.send(Out::Offer(frame(update, rollout, *epoch, version, &release, &urls, true))) {
-                line.state().sent = false;
-                unsent.push(update);
-            }
-        }
-        if !unsent.is_empty() {
-            metrics::offers("withdrawn", unsent.len());
-            updates::withdraw(&mut *self.pool.acquire().await?, &unsent).await?;
-        }
-        // What was not granted was decided on old news about the printer; the next scan decides on fresh ones.
-        self.refresh(lost).await?;
-        Ok(())
+        let offering = plan.offerings().iter().find(|offering| Some(offering.rollout) == open.rollout)?;
+        let release = offering.releases.iter().find(|release| release.id == open.release)?;
+        Some(Proposal {
+            line: line.clone(),
+            update: open.update,
+            rollout: offering.rollout,
+            version: open.version.clone(),
+            release: release.clone(),
+            fits: self.fits(&known.facts),
+            claim: None,
+        })
     }
 
-    /// A URL for every release of the turn.
-    async fn urls(&self, turn: &Turn) -> HashMap<ObjectKey, Arc<str>> {
-        let releases = turn
-            .offers
-            .iter()
-            .map(|(.., release)| release)
-            .chain(turn.again.iter().map(|(.., release)| release));
-        let mut urls = HashMap::new();
-        for release in releases {
-            if urls.contains_key(&release.key) {
-                continue;
-            }
-            match self.delivery.url(&release.key).await {
-                Ok(url) => drop(urls.insert(release.key.clone(), url)),
-                Err(error) => {
-                    tracing::error!(key = %release.key, %error, "no download URL can be made, so nothing is offered")
-                }
-            }
-        }
-        urls
+    /// Longest URL that the printer takes.
+    fn fits(&self, printer: &Facts) -> usize {
+        printer.downloads.max_url_length.unwrap_or(self.max_url_length) as usize
     }
 
     /// Reads again what is remembered about these printers, and returns their lines.
-    async fn refresh(&self, lines: Vec<PrinterLine>) -> Result<Vec<PrinterLine>, sqlx::Error> {
+    pub(super) async fn refresh(&self, lines: Vec<PrinterLine>) -> Result<Vec<PrinterLine>, sqlx::Error> {
         for chunk in lines.chunks(BATCH) {
             let printers: Vec<_> = chunk.iter().map(|line| line.printer).collect();
             let mut fresh = updates::remembered(&mut *self.pool.acquire().await?, &printers).await?;
@@ -360,34 +307,4 @@ impl Known {
         self.sent = self.sent && same(&self.remembered.open) == same(&fresh.open);
         self.remembered = fresh;
     }
-}
-
-fn open(claim: &Claim) -> Open {
-    Open {
-        update: claim.update,
-        rollout: Some(claim.rollout),
-        status: updates::Status::Pending,
-        release: claim.release,
-        version: claim.version.clone(),
-        from: claim.from.clone(),
-        attempt: claim.attempt,
-        sends: 1,
-        socket_lost: false,
-    }
-}
-
-fn frame(
-    update: UpdateId,
-    rollout: RolloutId,
-    epoch: i64,
-    version: String,
-    release: &ReleaseBrief,
-    urls: &HashMap<ObjectKey, Arc<str>>,
-    again: bool,
-) -> Frame {
-    let url = urls.get(&release.key).map_or("", |url| url);
-    let message = FirmwareUpdate { kind: "firmware_update", version, url, md5: &release.md5 };
-    // A struct of strings always serialises.
-    let text = serde_json::to_string(&message).unwrap_or_default();
-    Frame { text, rollout: rollout.0, epoch, update: update.0, again }
 }

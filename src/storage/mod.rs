@@ -4,13 +4,15 @@
 //! through [`ObjectWriter`], which holds at most one part in memory, and go out as a stream or as a presigned URL
 //! ([`Delivery`]).
 
+mod cdn;
 mod delivery;
 mod key;
 mod remains;
 mod s3;
 mod writer;
 
-pub use delivery::Delivery;
+pub use cdn::{BadKey, Cdn};
+pub use delivery::{Address, Delivery, Mode};
 pub use key::ObjectKey;
 pub use remains::Remains;
 pub use s3::{Object, Store};
@@ -82,11 +84,11 @@ mod tests {
     #[tokio::test]
     async fn a_url_serves_many_printers_for_a_minute_and_not_longer() {
         let clock = crate::clock::Clock::manual(chrono::DateTime::UNIX_EPOCH);
-        let delivery = Delivery::new(store(None).await, clock.clone());
-        let first = delivery.url(&key()).await.unwrap();
+        let delivery = Delivery::new(store(None).await, Mode::Presigned, clock.clone());
+        let first = delivery.address(&key(), 512).await.unwrap();
         clock.advance(Duration::from_secs(59));
-        assert_eq!(delivery.url(&key()).await.unwrap(), first);
+        assert_eq!(delivery.address(&key(), 512).await.unwrap(), first);
         clock.advance(Duration::from_secs(2));
-        assert_ne!(delivery.url(&key()).await.unwrap(), first);
+        assert_ne!(delivery.address(&key(), 512).await.unwrap(), first);
     }
 }

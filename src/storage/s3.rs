@@ -104,8 +104,20 @@ impl Store {
 
     /// Opens an object for reading.
     pub async fn get(&self, key: &ObjectKey) -> Result<Object, Error> {
-        let answer =
-            self.client.get_object().bucket(&self.bucket).key(key.as_str()).send().await.map_err(typed)?;
+        self.get_range(key, None).await
+    }
+
+    /// Opens an object, or its bytes from the first to the last of a range, both included.
+    pub async fn get_range(&self, key: &ObjectKey, range: Option<(u64, u64)>) -> Result<Object, Error> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .set_range(range.map(|(first, last)| format!("bytes={first}-{last}")))
+            .send()
+            .await
+            .map_err(typed)?;
         let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
         let length = length.ok_or_else(|| Error::Other(format!("no Content-Length for {key}")))?;
         Ok(Object { length, body: answer.body.into_inner() })

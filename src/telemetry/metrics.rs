@@ -37,6 +37,7 @@ fn start() -> PrometheusHandle {
         "Offers, by what became of them: sent, resent or withdrawn"
     );
     describe_counter!("paperminder_updates_total", "Attempts that ended, by status and reason");
+    describe_counter!("paperminder_link_downloads_total", "Downloads that streamed through a short link");
     describe_counter!("paperminder_firmware_uploads_total", "Uploads, by outcome");
     describe_histogram!("paperminder_claim_duration_seconds", "Time of one batch of claims in the database");
     describe_counter!("paperminder_engine_scans_total", "Scans over all connected printers");
@@ -102,6 +103,11 @@ pub fn ended(status: &'static str, reason: &'static str) {
 /// An upload ended.
 pub fn upload(outcome: &'static str) {
     counter!("paperminder_firmware_uploads_total", "outcome" => outcome).increment(1);
+}
+
+/// A download began to stream through a short link.
+pub fn link_download() {
+    counter!("paperminder_link_downloads_total").increment(1);
 }
 
 /// A batch of claims was made.

@@ -13,7 +13,7 @@ pub(super) static SORTS: &[Sort] = &[Sort { name: "number", sql: "u.number", cas
 
 const COLUMNS: &str = "u.id, u.number, u.rollout_id, r.number as rollout_number, p.printer_id, u.firmware_version, u.from_version, \
     u.attempt, u.status, u.open, u.reason, u.error_message, u.started_at, u.completed_at, u.confirmed_at, u.last_percent, \
-    u.last_status_message from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
+    u.last_status_message, u.download_started_at, u.download_ended_at, u.download_bytes from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
 
 /// What is known about these printers' updates; one that has none is left out.
 pub async fn remembered(
@@ -84,6 +84,9 @@ impl FromRow<'_, PgRow> for UpdateView {
             confirmed_at: row.try_get("confirmed_at")?,
             last_percent: row.try_get("last_percent")?,
             last_status_message: row.try_get("last_status_message")?,
+            download_started_at: row.try_get("download_started_at")?,
+            download_ended_at: row.try_get("download_ended_at")?,
+            download_bytes: row.try_get("download_bytes")?,
         })
     }
 }

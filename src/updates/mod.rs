@@ -10,6 +10,7 @@
 //! This room knows rollouts by their id only; which printer gets what is decided above it.
 
 mod db;
+mod download;
 mod expire;
 pub mod http;
 mod offer;
@@ -19,6 +20,7 @@ mod types;
 mod view;
 
 pub use db::{TARGET_SORTS, has_open, remembered, targets};
+pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
 pub use offer::{Claim, claim, reoffer, withdraw};
 pub use report::{Report, report, socket_lost};

@@ -40,6 +40,8 @@ vocabulary!(
         Timeout = "timeout",
         /// The printer came back on a third version.
         Superseded = "superseded",
+        /// The printer has less room than the image needs.
+        NoSpace = "no_space",
         /// The rollout was cancelled before the printer took the offer.
         RolloutCancelled = "rollout_cancelled",
     }

@@ -1,9 +1,10 @@
 //! The integration tests, one program: it links once. They need the embedded S3 of feature `dev`, and PostgreSQL under
 //! `DATABASE_URL` (`make test` brings one along).
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod crash;
+mod delivery;
 mod dev;
 mod firmware;
 mod floors;

@@ -22,6 +22,7 @@ fn printer() -> Facts {
         version: version("1.4.0"),
         auto_update: true,
         channel: Channel::Stable,
+        downloads: crate::printers::Downloads::default(),
     }
 }
 

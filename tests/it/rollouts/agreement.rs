@@ -93,6 +93,7 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
             version: version.to_owned().into(),
             auto_update,
             channel,
+            downloads: printers::Downloads::default(),
         };
         let now = Clock::system().now();
         all.push(

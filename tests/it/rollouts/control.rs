@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
+use paperminder_ota::clock::Clock;
 use paperminder_ota::simulate::Printer;
 use serde_json::json;
 use sqlx::PgPool;
@@ -68,8 +69,9 @@ async fn nothing_leaves_after_a_pause_was_answered_and_a_resume_sends_it(pool: P
             usize::from(offers < below(&fleet, u8::try_from(percentage).unwrap()) as u64);
         server.patch(&path, &json!({"status": "active"})).await.expect(200);
     }
-    let rollout = server.wait(&path, |rollout| rollout["status"] == "completed").await;
-    assert_eq!(rollout["confirmed_count"], 60);
+    let all =
+        |rollout: &serde_json::Value| rollout["status"] == "completed" && rollout["confirmed_count"] == 60;
+    server.wait(&path, all).await;
     println!("{stopped_in_the_middle} of 20 pauses came before all offers had left");
     let fleet = fleet.stop().await;
     assert_eq!((fleet.offers, fleet.double_offers), (60, 0), "every printer was offered it once");
@@ -128,12 +130,12 @@ async fn a_scheduled_rollout_starts_by_itself_on_time(pool: PgPool) {
     let server = Server::start(pool).await;
     server.release("1.5.0", "stable").await;
     let mut printer = Printer::online(server.printer(1)).await.unwrap();
-    let at = Utc::now() + TimeDelta::milliseconds(1500);
+    let at = Clock::system().now() + TimeDelta::milliseconds(1500);
     let wanted = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "scheduled", "scheduled_for": at.to_rfc3339()});
     let rollout = server.rollout(wanted).await;
     assert_eq!(rollout["status"], "pending");
     printer.next_offer(SOON).await.unwrap();
-    let late = Utc::now() - at;
+    let late = Clock::system().now() - at;
     assert!(late >= TimeDelta::zero() && late < TimeDelta::seconds(2), "{late}");
     let rollout = server.get(&path(&rollout)).await.expect(200);
     assert_eq!((&rollout["status"], rollout["started_at"].is_string()), (&json!("active"), true));

@@ -8,8 +8,8 @@ use futures_util::TryStreamExt as _;
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
-use super::http::selector;
-use super::{Release, db};
+use super::selector;
+use crate::firmware::{Release, db};
 use crate::http::problem::{Common, Problem};
 use crate::http::{Params, Segment, cache};
 use crate::ids::FirmwareId;

@@ -1,5 +1,7 @@
 //! REST of releases.
 
+mod download;
+
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Error, Query, Release, Selector, db, upload};
+use super::{Error, Query, Release, Selector, db, delete::delete as remove, form, upload};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, FieldError, Problem};
@@ -28,7 +30,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(upload_firmware))
         .routes(routes!(latest))
         .routes(routes!(get_version, delete))
-        .routes(routes!(super::download::download))
+        .routes(routes!(download::download))
 }
 
 /// A release as REST shows it. `md5` and `md5_checksum`, `uploaded_at` and `released_at` are the same thing twice.
@@ -213,7 +215,7 @@ async fn upload_firmware(State(app): State<AppState>, request: Request) -> Resul
         metrics::upload("refused");
         // Whoever waits for leave to send the body gets the answer instead; everyone else is sending it already.
         if head.headers.get(header::EXPECT).is_none() {
-            super::form::linger(body.into_data_stream());
+            form::linger(body.into_data_stream());
         }
         return Err(error.into());
     }
@@ -310,7 +312,7 @@ async fn delete(
     Segment(version): Segment<Version>,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    super::delete::delete(&app.pool, &app.uploads.store, &selector(version, params)?).await?;
+    remove(&app.pool, &app.uploads.store, &selector(version, params)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,0 +1,175 @@
+//! `GET /d/{token}`: outside `/api`, because the token is the credential.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::db::{self, Link};
+use super::limit::Full;
+use super::stream::Meter;
+use super::token::Token;
+use crate::http::Segment;
+use crate::http::problem::{self, Problem};
+use crate::push::{self, Hint};
+use crate::state::AppState;
+use crate::telemetry::metrics;
+use crate::updates;
+
+/// The room's route.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/d/{token}", get(download))
+}
+
+/// What the ESP8266's updater says about itself (`ESP8266httpUpdate.cpp` of the Arduino core).
+const SKETCH_MD5: HeaderName = HeaderName::from_static("x-esp8266-sketch-md5");
+const FREE_SPACE: HeaderName = HeaderName::from_static("x-esp8266-free-space");
+/// What it checks when the sketch set no MD5 itself.
+const X_MD5: HeaderName = HeaderName::from_static("x-md5");
+
+async fn download(
+    State(app): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Segment(token): Segment<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let permit = app.links.enter(peer.ip()).map_err(|full| busy(&app, full))?;
+    let gone = || {
+        Problem::new(&problem::LINK_GONE, "This link downloads nothing: it expired, or was never handed out.")
+    };
+    let token: Token = token.parse().map_err(|_| gone())?;
+    let now = app.clock.now();
+    let mut conn = app.pool.acquire().await?;
+    let link = db::find(&mut conn, &token, now).await?.ok_or_else(gone)?;
+    let etag = HeaderValue::from_str(&format!("\"{}\"", link.sha256)).map_err(Problem::internal)?;
+    if said(&headers, &SKETCH_MD5).is_some_and(|md5| md5.eq_ignore_ascii_case(&link.md5))
+        || said(&headers, &header::IF_NONE_MATCH).is_some_and(|tags| tags.as_bytes() == etag.as_bytes())
+    {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    if let Some(free) = said(&headers, &FREE_SPACE).and_then(|free| free.parse::<u64>().ok())
+        && free < link.size
+    {
+        drop(conn);
+        return Err(refuse_small(&app, &link, free).await?);
+    }
+    let whole = format!("attachment; filename=\"paperminder-{}.bin\"", link.version);
+    let mut answer = vec![
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_str(&whole).map_err(Problem::internal)?),
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("private, no-transform")),
+        (header::ETAG, etag),
+        (X_MD5, HeaderValue::from_str(&link.md5).map_err(Problem::internal)?),
+    ];
+    let range = wanted(&headers, link.size).map_err(|()| unsatisfiable(link.size))?;
+    let (status, length) = match range {
+        None => (StatusCode::OK, link.size),
+        Some((first, last)) => {
+            let text = format!("bytes {first}-{last}/{}", link.size);
+            answer.push((header::CONTENT_RANGE, HeaderValue::from_str(&text).map_err(Problem::internal)?));
+            (StatusCode::PARTIAL_CONTENT, last - first + 1)
+        }
+    };
+    answer.push((header::CONTENT_LENGTH, HeaderValue::from(length)));
+    if method == Method::HEAD {
+        return Ok((status, headers_of(answer), Body::empty()).into_response());
+    }
+    updates::download_started(&mut conn, link.update, now).await?;
+    drop(conn);
+    if link.follows_redirects {
+        let url = app.uploads.store.presign(&link.key, now).await?;
+        let location = HeaderValue::from_str(&url).map_err(Problem::internal)?;
+        return Ok((StatusCode::FOUND, [(header::LOCATION, location)]).into_response());
+    }
+    let object = app.uploads.store.get_range(&link.key, range).await?;
+    if object.length != length {
+        return Err(Problem::internal(format!(
+            "{} has {} bytes instead of {length}",
+            link.key, object.length
+        )));
+    }
+    metrics::link_download();
+    let meter = Meter::new(
+        app.pool.clone(),
+        app.clock.clone(),
+        app.shutdown.tasks.clone(),
+        &link,
+        range.is_none(),
+        permit,
+    );
+    Ok((status, headers_of(answer), meter.body(object)).into_response())
+}
+
+fn headers_of(pairs: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {
+    pairs.into_iter().collect()
+}
+
+fn said<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// One range of bytes, both ends included. A header that we do not understand, or that asks for several, is ignored
+/// (RFC 9110, section 14.2).
+fn wanted(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, ()> {
+    let Some(parsed) =
+        said(headers, &header::RANGE).and_then(|text| http_range_header::parse_range_header(text).ok())
+    else {
+        return Ok(None);
+    };
+    match parsed.validate(size) {
+        Ok(ranges) => {
+            Ok(if let [range] = ranges.as_slice() { Some((*range.start(), *range.end())) } else { None })
+        }
+        Err(_) => Err(()),
+    }
+}
+
+fn unsatisfiable(size: u64) -> Problem {
+    Problem::new(
+        &problem::RANGE,
+        format!(
+            "The range lies outside of the image, which has {size} bytes; ask for less, or for all of it."
+        ),
+    )
+}
+
+fn busy(app: &AppState, full: Full) -> Problem {
+    metrics::refused(match full {
+        Full::Streams => "downloads",
+        Full::Address => "download_rate",
+    });
+    let detail = match full {
+        Full::Streams => {
+            "As many downloads stream through this replica as MAX_CONCURRENT_DOWNLOADS allows; try again in a few seconds."
+        }
+        Full::Address => {
+            "This address started more downloads a minute than DOWNLOADS_PER_ADDRESS allows; try again in a minute."
+        }
+    };
+    tracing::debug!(?full, downloads = app.shutdown.tasks.len(), "a download must wait");
+    Problem {
+        retry_after: Some(if full == Full::Streams { 5 } else { 60 }),
+        ..Problem::new(&problem::DOWNLOADS_FULL, detail)
+    }
+}
+
+/// The image does not fit, so the printer must not begin: it would fail after the download. That ends the attempt.
+async fn refuse_small(app: &AppState, link: &Link, free: u64) -> Result<Problem, Problem> {
+    let why = format!("The printer has {free} bytes free, and the image has {}.", link.size);
+    let mut tx = app.pool.begin().await?;
+    let ended = updates::no_space(&mut tx, link.update, &why, app.clock.now()).await?;
+    if let Some((printer, _)) = ended {
+        push::notify(&mut tx, Hint::Printer(printer.0)).await?;
+    }
+    tx.commit().await?;
+    if let Some((_, Some(rollout))) = ended {
+        app.tally.moved(rollout);
+    }
+    Ok(Problem::new(&problem::NO_SPACE, format!("{why} It cannot be installed.")))
+}
