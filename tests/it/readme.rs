@@ -140,6 +140,18 @@ fn every_metric_that_is_named_exists() {
 }
 
 #[test]
+fn every_status_and_reason_is_in_the_guide() {
+    use paperminder_ota::{rollouts, updates};
+    let spans = code_spans(&read("docs/guide.md"));
+    let rollout = rollouts::Status::ALL.iter().map(|status| status.as_str());
+    let update = updates::Status::ALL.iter().map(|status| status.as_str());
+    let reasons = updates::Reason::ALL.iter().map(|reason| reason.as_str());
+    for word in rollout.chain(update).chain(reasons) {
+        assert!(spans.iter().any(|span| span == word), "`{word}` is explained nowhere");
+    }
+}
+
+#[test]
 fn the_quick_start_is_that_of_the_guide() {
     let scripts = |path: &str| -> Vec<String> {
         let blocks = blocks(&read(path));
