@@ -121,7 +121,11 @@ async fn tell(world: &World, printers: u64) -> Result<Told, Fatal> {
         Form::new().part("file", file).text("version", TO).text("release_notes", "Prints on both sides");
     let firmware =
         rest.send(rest.client.post(format!("{}/api/firmware/upload", rest.base)).multipart(form)).await?;
-    eprintln!("{TO} is released: {} bytes, MD5 {}", firmware["file_size"], firmware["md5"]);
+    eprintln!(
+        "{TO} is released: {} bytes, MD5 {}",
+        firmware["file_size"],
+        firmware["md5"].as_str().unwrap_or("?")
+    );
 
     let wanted = json!({"firmware_version": TO, "target": {"channels": ["stable"]}, "rollout_type": "gradual", "rollout_percentage": STEPS[0]});
     let rollout = rest.send(rest.client.post(format!("{}/api/rollouts", rest.base)).json(&wanted)).await?;

@@ -113,7 +113,7 @@ fn print_banner(world: &World) {
          Health    http://{internal}/readyz  /metrics\n  \
          S3        {s3}  bucket {BUCKET}, keys in {FOLDER}/s3.credentials\n  \
          Database  psql '{database}'\n\n  \
-         Data is kept in {FOLDER}/. Try: paperminder-ota simulate --printers 10\n  Ctrl-C stops everything.\n",
+         Data is kept in {FOLDER}/. Try: cargo run -- simulate --printers 10\n  Ctrl-C stops everything.\n",
         s3 = world.s3.endpoint(),
         database = world.postgres.url(),
     );

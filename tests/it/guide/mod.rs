@@ -1,0 +1,378 @@
+//! The operator's guide is true: every command in `docs/guide.md` is run by bash and the real curl, as it stands there, and
+//! what it answers is what the guide says.
+
+mod pupil;
+
+use std::collections::BTreeSet;
+
+use paperminder_ota::simulate::{Fleet, FleetOptions, Printer, PrinterOptions};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use self::pupil::{Pupil, image};
+use crate::markdown::{blocks, read};
+use crate::support::{SOON, Server};
+
+/// The sections that a test below works through, to the last command.
+const SECTIONS: [&str; 6] = [
+    "Quick Start",
+    "Firmware Management",
+    "Creating Rollouts",
+    "Monitoring Updates",
+    "Rollout Strategies",
+    "Troubleshooting",
+];
+/// The user that the guide's commands ask for.
+const USER: &str = "550e8400-e29b-41d4-a716-446655440000";
+/// The fields of a release that the documents of the interface name.
+const RELEASE: &str = "id version channel file_size md5 md5_checksum sha256_checksum release_notes changelog mandatory \
+    min_upgrade_version released_at uploaded_at deprecated_at download_count success_count failure_count file_url";
+/// Those of a rollout.
+const ROLLOUT: &str = "id firmware_version firmware_version_id target_all target_user_ids target_printer_ids target_channels \
+    min_version max_version rollout_type rollout_percentage scheduled_for status created_at total_targets completed_count \
+    failed_count declined_count pending_count";
+/// Those of a printer.
+const PRINTER: &str = "printer_id user_id printer_name name firmware_version auto_update update_channel online last_connected \
+    last_ip created_at";
+/// Those of an attempt.
+const UPDATE: &str = "id rollout_id printer_id firmware_version status error_message started_at completed_at last_percent \
+    last_status_message";
+
+#[track_caller]
+fn has(value: &Value, fields: &str) {
+    for field in fields.split_whitespace() {
+        assert!(value.get(field).is_some(), "{field} is missing in {value}");
+    }
+}
+
+/// A subset of the fields, with their values.
+#[track_caller]
+fn says(value: &Value, expected: Value) {
+    for (field, expected) in expected.as_object().unwrap() {
+        assert_eq!(value.get(field), Some(expected), "{field} in {value}");
+    }
+}
+
+/// The next row gets this number.
+async fn next_number(server: &Server, table: &str, number: i64) {
+    sqlx::query("select setval(pg_get_serial_sequence($1, 'number'), $2, false)")
+        .bind(table)
+        .bind(number)
+        .execute(&server.pool)
+        .await
+        .unwrap();
+}
+
+/// The first of the made-up printers whose bucket fits.
+fn printer(server: &Server, fits: impl Fn(u8) -> bool) -> PrinterOptions {
+    (0..1000)
+        .map(|index| server.printer(index))
+        .find(|options| {
+            let id = options.identity.printer_id.as_deref().unwrap().parse().unwrap();
+            fits(paperminder_ota::printers::bucket(&id))
+        })
+        .unwrap()
+}
+
+fn on(options: PrinterOptions, version: &str) -> PrinterOptions {
+    PrinterOptions { firmware_version: version.into(), ..options }
+}
+
+#[test]
+fn every_section_with_commands_is_worked_through() {
+    let all = blocks(&read("docs/guide.md"));
+    let sections: BTreeSet<_> =
+        all.iter().filter(|block| block.info == "bash").map(|block| block.section.as_str()).collect();
+    assert_eq!(sections, BTreeSet::from(SECTIONS));
+    let known = ["bash", "json", "json request", "python", "console"];
+    let strange: Vec<_> = all.iter().filter(|block| !known.contains(&block.info.as_str())).collect();
+    assert!(strange.is_empty(), "no test looks at {strange:#?}");
+}
+
+#[sqlx::test]
+async fn quick_start(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Quick Start", &server).await;
+    let fleet = Fleet::start(FleetOptions::of(2, |index| on(server.printer(index), "1.4.0"))).unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
+
+    let ready = server.send(reqwest::Client::new().get(server.internal("/readyz"))).await;
+    assert_eq!(ready.expect(200), "ok\n");
+    let release = pupil.run("/api/firmware/upload").await.expect(201);
+    has(&release, RELEASE);
+    says(
+        &release,
+        json!({"version": "1.5.0", "channel": "stable", "release_notes": "Bug fixes and performance improvements",
+            "file_size": image().len(), "changelog": null, "mandatory": false, "min_upgrade_version": null}),
+    );
+    let rollout = pupil.run("/api/rollouts").await.expect(201);
+    has(&rollout, ROLLOUT);
+    says(
+        &rollout,
+        json!({"firmware_version": "1.5.0", "target_channels": ["stable"], "rollout_type": "immediate",
+            "rollout_percentage": 100, "status": "active", "total_targets": 2}),
+    );
+    pupil.done();
+    server.wait(&format!("/api/rollouts/{}", rollout["number"]), |it| it["confirmed_count"] == 2).await;
+    assert!(fleet.stop().await.all_run("1.5.0"));
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn firmware_management(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Firmware Management", &server).await;
+    server.release("1.4.0", "stable").await;
+    server.release("1.6.0-rc.1", "beta").await;
+
+    let release = pupil.run("/path/to/paperminder-1.5.0.bin").await.expect(201);
+    has(&release, RELEASE);
+    says(
+        &release,
+        json!({"version": "1.5.0", "channel": "stable", "release_notes": "Fixed critical security issues",
+            "changelog": r"- Fixed CVE-2024-1234\n- Improved battery life\n- Enhanced print quality",
+            "mandatory": false, "min_upgrade_version": "1.0.0", "deprecated_at": null, "download_count": 0,
+            "md5": release["md5_checksum"], "uploaded_at": release["released_at"],
+            "file_url": "http://localhost:8000/api/firmware/download/1.5.0?channel=stable&platform=esp8266"}),
+    );
+    let again = server.upload_bytes(image(), &[("version", "1.5.0")]).await.expect(409);
+    assert!(again["detail"].as_str().unwrap().starts_with("Firmware version already exists"), "{again}");
+    let large = server.upload_bytes(vec![0; 6 << 20], &[("version", "1.5.1")]).await.expect(413);
+    assert!(large["detail"].as_str().unwrap().starts_with("File too large"), "{large}");
+
+    let latest = pupil.run("latest?channel=stable").await.expect(200);
+    has(&latest, RELEASE);
+    assert_eq!(latest["id"], release["id"]);
+    let beta = pupil.run("latest?channel=beta").await.expect(200);
+    says(&beta, json!({"version": "1.6.0-rc.1", "channel": "beta"}));
+    let version = pupil.run("/api/firmware/1.5.0").await.expect(200);
+    assert_eq!(version, release);
+
+    let versions = |list: &Value| -> Vec<String> {
+        let list = list["firmware"].as_array().unwrap();
+        list.iter().map(|release| release["version"].as_str().unwrap().to_owned()).collect()
+    };
+    let list = pupil.run("/api/firmware").await.expect(200);
+    assert_eq!(
+        (versions(&list), &list["total"]),
+        (["1.5.0", "1.6.0-rc.1", "1.4.0"].map(String::from).into(), &json!(3))
+    );
+    let stable = pupil.run("/api/firmware?channel=stable").await.expect(200);
+    assert_eq!(versions(&stable), ["1.5.0", "1.4.0"]);
+
+    assert_eq!(pupil.run("curl -O ").await.expect(200), "");
+    assert_eq!(std::fs::read(pupil.desk().join("1.5.0")).unwrap(), image());
+    server.wait("/api/firmware/1.5.0", |release| release["download_count"] == 1).await;
+    let download = server.get("/api/firmware/download/1.5.0").await;
+    assert_eq!(download.headers["content-disposition"], "attachment; filename=\"paperminder-1.5.0.bin\"");
+    assert_eq!(download.headers["x-md5"], release["md5"].as_str().unwrap());
+    pupil.done();
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn creating_rollouts(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Creating Rollouts", &server).await;
+    server.release("1.5.0", "stable").await;
+
+    let immediate = pupil.run("\"immediate\"").await.expect(201);
+    has(&immediate, ROLLOUT);
+    says(&immediate, json!({"status": "active", "rollout_percentage": 100, "target_channels": ["stable"]}));
+    let gradual = pupil.run("\"gradual\"").await.expect(201);
+    says(&gradual, json!({"status": "active", "rollout_percentage": 10, "min_version": "1.0.0"}));
+    let scheduled = pupil.run("\"scheduled\"").await.expect(201);
+    says(
+        &scheduled,
+        json!({"status": "active", "target_all": true, "rollout_percentage": 100, "scheduled_for": "2025-01-20T02:00:00Z"}),
+    );
+    pupil.done();
+
+    let later = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "scheduled",
+        "scheduled_for": "2125-01-20T02:00:00Z"});
+    says(&server.rollout(later).await, json!({"status": "pending"}));
+    let held = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate", "start": false});
+    says(&server.rollout(held).await, json!({"status": "pending"}));
+    let requests: Vec<_> =
+        blocks(&read("docs/guide.md")).into_iter().filter(|block| block.info == "json request").collect();
+    assert!(!requests.is_empty());
+    for request in requests {
+        let request = serde_json::from_str(&request.text).expect(&request.text);
+        has(&server.rollout(request).await, ROLLOUT);
+    }
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn monitoring_updates(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Monitoring Updates", &server).await;
+    server.release("1.4.0", "stable").await;
+    server.release("1.5.0", "stable").await;
+
+    // Printer 42 takes what it is offered, another is not in yet at 50 percent, a third is too new and gone.
+    next_number(&server, "printers", 42).await;
+    let mut first = on(printer(&server, |bucket| bucket < 20), "1.3.0");
+    first.identity.user_id = USER.into();
+    let early = Fleet::start(vec![first].into()).unwrap();
+    server.wait("/api/printers/42", |printer| printer["online"] == true).await;
+    let late = Fleet::start(vec![on(printer(&server, |bucket| bucket >= 50), "1.4.0")].into()).unwrap();
+    let newer = Printer::online(on(server.printer(2000), "1.6.0")).await.unwrap();
+    server.wait("/api/printers?firmware_version=1.6.0", |list| list["total"] == 1).await;
+    newer.drop_hard();
+    server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
+    server.wait("/api/printers?online=false", |list| list["total"] == 1).await;
+
+    // Rollout 40 is completed, 41 paused, 42 under way.
+    next_number(&server, "update_rollouts", 40).await;
+    server
+        .rollout(
+            json!({"firmware_version": "1.4.0", "target": {"user_ids": [USER]}, "rollout_type": "immediate"}),
+        )
+        .await;
+    server
+        .wait("/api/rollouts/40", |rollout| {
+            rollout["status"] == "completed" && rollout["confirmed_count"] == 1
+        })
+        .await;
+    server
+        .rollout(json!({"firmware_version": "1.5.0", "target": {"channels": ["beta"]}, "rollout_type": "immediate"}))
+        .await;
+    server.patch("/api/rollouts/41", &json!({"status": "paused"})).await.expect(200);
+    server
+        .rollout(
+            json!({"firmware_version": "1.5.0", "target": {"channels": ["stable"], "min_version": "1.0.0"},
+            "rollout_type": "gradual", "rollout_percentage": 20}),
+        )
+        .await;
+    server.wait("/api/rollouts/42", |rollout| rollout["confirmed_count"] == 1).await;
+
+    let numbers = |list: &Value, of: &str| -> Vec<i64> {
+        list[of].as_array().unwrap().iter().map(|row| row["number"].as_i64().unwrap()).collect()
+    };
+    let list = pupil.run("/api/rollouts").await.expect(200);
+    has(&list["rollouts"][0], ROLLOUT);
+    assert_eq!(numbers(&list, "rollouts"), [42, 41, 40]);
+    for (status, number) in [("active", 42), ("completed", 40), ("paused", 41)] {
+        let list = pupil.run(&format!("?status={status}")).await.expect(200);
+        assert_eq!((numbers(&list, "rollouts"), &list["total"]), (vec![number], &json!(1)), "{status}");
+    }
+
+    let rollout = pupil.run("/api/rollouts/42").await.expect(200);
+    has(&rollout, ROLLOUT);
+    has(&rollout["targets"][0], "printer_id status started_at completed_at");
+    says(
+        &rollout,
+        json!({"number": 42, "firmware_version": "1.5.0", "target_all": false, "target_user_ids": null,
+            "target_channels": ["stable"], "min_version": "1.0.0", "max_version": null, "rollout_type": "gradual",
+            "rollout_percentage": 20, "status": "active", "total_targets": 2, "completed_count": 1, "confirmed_count": 1,
+            "failed_count": 0, "declined_count": 0, "pending_count": 1, "excluded": {"not_older": 1}}),
+    );
+    let by_id = server.get(&format!("/api/rollouts/{}", rollout["id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(by_id, rollout);
+
+    for status in ["paused", "active", "cancelled"] {
+        let changed = pupil.run(&format!("{{\"status\": \"{status}\"}}")).await.expect(200);
+        says(&changed, json!({"number": 42, "status": status}));
+    }
+    server.patch("/api/rollouts/42", &json!({"rollout_percentage": 50})).await.expect(409);
+    // The four are alternatives: the last one finds a rollout that nobody cancelled.
+    sqlx::query(
+        "update update_rollouts set status = 'active', ended_at = null, epoch = epoch + 1, revision = revision + 1 where number = 42",
+    )
+    .execute(&server.pool)
+    .await
+    .unwrap();
+    let wider = pupil.run("{\"rollout_percentage\": 50}").await.expect(200);
+    says(&wider, json!({"number": 42, "status": "active", "rollout_percentage": 50, "pending_count": 1}));
+
+    assert_eq!(pupil.run("-X DELETE http://localhost:8000/api/rollouts/42").await.expect(204), "");
+    server.get("/api/rollouts/42").await.expect(404);
+
+    let printers = pupil.run("/api/printers").await.expect(200);
+    has(&printers["printers"][0], PRINTER);
+    assert_eq!((numbers(&printers, "printers").len(), &printers["total"]), (3, &json!(3)));
+    let own = pupil.run("?user_id=").await.expect(200);
+    assert_eq!(numbers(&own, "printers"), [42]);
+    says(
+        &own["printers"][0],
+        json!({"user_id": USER, "firmware_version": "1.5.0", "auto_update": true, "update_channel": "stable",
+            "online": true, "name": own["printers"][0]["printer_name"], "last_ip": "127.0.0.1"}),
+    );
+    for (filter, total) in [("?online=true", 2), ("?firmware_version=1.4.0", 1), ("?channel=stable", 3)] {
+        let list = pupil.run(filter).await.expect(200);
+        assert_eq!((numbers(&list, "printers").len(), &list["total"]), (total, &json!(total)), "{filter}");
+    }
+
+    let updates = pupil.run("/api/printers/42/updates?limit=50").await.expect(200);
+    let updates = updates["updates"].as_array().unwrap();
+    let seen: Vec<_> =
+        updates.iter().map(|update| (&update["rollout_number"], &update["firmware_version"])).collect();
+    assert_eq!(seen, [(&json!(42), &json!("1.5.0")), (&json!(40), &json!("1.4.0"))]);
+    for update in updates {
+        has(update, UPDATE);
+        says(
+            update,
+            json!({"status": "completed", "open": false, "attempt": 1, "error_message": null, "last_percent": 100,
+                "printer_id": own["printers"][0]["printer_id"]}),
+        );
+    }
+    pupil.done();
+    early.stop().await;
+    late.stop().await;
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn rollout_strategies(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Rollout Strategies", &server).await;
+    for (channel, percentage) in [("canary", 100), ("beta", 20), ("stable", 10)] {
+        let release = pupil.run(&format!("channel={channel}")).await.expect(201);
+        says(&release, json!({"version": "1.5.0", "channel": channel, "file_size": image().len()}));
+        let rollout = pupil.run(&format!("[\"{channel}\"]")).await.expect(201);
+        says(
+            &rollout,
+            json!({"target_channels": [channel], "rollout_percentage": percentage, "status": "active"}),
+        );
+    }
+    for percentage in [30, 50, 100] {
+        let rollout = pupil.run(&format!("{{\"rollout_percentage\": {percentage}}}")).await.expect(200);
+        says(&rollout, json!({"number": 1, "rollout_percentage": percentage, "status": "active"}));
+    }
+    pupil.done();
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn troubleshooting(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Troubleshooting", &server).await;
+    server.release("1.5.0", "stable").await;
+    assert_eq!(pupil.run("-X DELETE http://localhost:8000/api/firmware/1.5.0").await.expect(204), "");
+    server.get("/api/firmware/1.5.0").await.expect(404);
+    server.delete("/api/firmware/1.5.0").await.expect(404);
+    assert!(server.objects().is_empty(), "{:?}", server.objects());
+
+    server.release("1.5.0", "stable").await;
+    next_number(&server, "printers", 42).await;
+    let mut printer = Printer::online(server.printer(0)).await.unwrap();
+    server.wait("/api/printers/42", |printer| printer["online"] == true).await;
+    server
+        .rollout(json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"}))
+        .await;
+    printer.next_offer(SOON).await.unwrap();
+    let failure = json!({"kind": "firmware_failed", "error": "Update failed: HTTP error 404"});
+    printer.send_json(&failure).await.unwrap();
+    server.wait("/api/printers/42/updates?status=failed", |list| list["total"] != 0).await;
+
+    assert_eq!(pupil.run("jq '.total_targets'").await.expect(200), 1);
+    let seen = pupil.run("/api/printers/42").await.expect(200);
+    has(&seen, PRINTER);
+    says(&seen, json!({"number": 42, "online": true}));
+    let words = pupil.run(".error_message'").await.expect(200);
+    assert!(words.as_str().unwrap().contains("Update failed: HTTP error 404"), "{words}");
+    pupil.done();
+    printer.drop_hard();
+    server.stop().await;
+}
