@@ -10,6 +10,9 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
@@ -30,6 +33,8 @@ use crate::{auth, db, docs, firmware, http, ids, jobs, line, printers, rollouts,
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
+/// Longest wait for the database at the start.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait of `/readyz` for the database and the bucket.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 
@@ -89,11 +94,22 @@ async fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener,
     Ok((listener, bound))
 }
 
+/// Connects once, outside of any pool, because a pool only tells that it waited in vain.
+pub async fn database(url: &SecretString) -> Result<PgConnectOptions, Error> {
+    let options = db::options(url).map_err(|_| Error::DatabaseUrl)?;
+    let connected = timeout(CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
+    let connected =
+        connected.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+    let conn = connected.map_err(db::MigrationError::from)?;
+    let _ = conn.close().await;
+    Ok(options)
+}
+
 /// Checks what the replica stands on, then starts it.
 pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let (listener, address) = listen("LISTEN_ADDR", config.listen_addr).await?;
     let (internal, internal_address) = listen("INTERNAL_ADDR", config.internal_addr).await?;
-    let options = db::options(&config.database_url).map_err(|_| Error::DatabaseUrl)?;
+    let options = database(&config.database_url).await?;
     let pool = db::pool(options.clone(), config.database_max_connections);
     match db::pending(&pool).await? {
         0 => {}
@@ -132,6 +148,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         replica: ids::ReplicaId::generate(),
         uploads,
         base_url,
+        cdn_url: cdn_url(&config.delivery),
         links: Limits::new(config.downloads.concurrent, config.downloads.per_address),
         hub,
         fence,
@@ -162,6 +179,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     serve(listener, public(&state, config), &shutdown);
     serve(internal, internal_routes(state.clone(), handle), &shutdown);
     Ok(App { state, address, internal_address })
+}
+
+fn cdn_url(config: &config::Delivery) -> Option<Arc<str>> {
+    if let config::Delivery::Cdn { base_url, .. } = config { Some(base_url.as_str().into()) } else { None }
 }
 
 fn delivery_mode(config: &config::Delivery) -> Result<Mode, Error> {

@@ -283,6 +283,17 @@ impl Reader<'_> {
         Duration::from_secs(self.number(name, default, least, most))
     }
 
+    /// The value may hold a password, so it is never repeated.
+    fn database_url(&mut self) -> SecretString {
+        let url = self.text("DATABASE_URL").unwrap_or_default();
+        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            self.wrong.push(
+                "DATABASE_URL must be set to a PostgreSQL database, as in postgres://user:password@host:5432/paperminder.".into(),
+            );
+        }
+        url.into()
+    }
+
     fn address(&mut self, name: &str, default: SocketAddr) -> SocketAddr {
         self.parsed(name, default, |text| {
             text.parse().map_err(|_| "must be an address and a port, as in 0.0.0.0:8000".to_owned())
@@ -304,16 +315,18 @@ impl Config {
         Self::from_lookup(&|name| std::env::var(name).ok())
     }
 
+    /// Reads `DATABASE_URL` alone, for commands that need nothing else.
+    pub fn database_from_env() -> Result<SecretString, Error> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let mut read = Reader { lookup: &|name| std::env::var(name).ok(), wrong: Vec::new() };
+        let url = read.database_url();
+        if read.wrong.is_empty() { Ok(url) } else { Err(Error(read.wrong)) }
+    }
+
     /// Reads settings from anything that maps names to values.
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let mut read = Reader { lookup, wrong: Vec::new() };
-        let database_url = read.text("DATABASE_URL").unwrap_or_default();
-        if !(database_url.starts_with("postgres://") || database_url.starts_with("postgresql://")) {
-            // The value may hold a password, so it is not repeated.
-            read.wrong.push(
-                "DATABASE_URL must be set to a PostgreSQL database, as in postgres://user:password@host:5432/paperminder.".into(),
-            );
-        }
+        let database_url = read.database_url();
         let listen_addr = read.address("LISTEN_ADDR", SocketAddr::from(([0, 0, 0, 0], 8000)));
         let endpoint = read.url("AWS_ENDPOINT_URL_S3").or_else(|| read.url("AWS_ENDPOINT_URL"));
         let public_endpoint = read.url("S3_PUBLIC_ENDPOINT");
@@ -340,7 +353,7 @@ impl Config {
             }
         }
         let config = Self {
-            database_url: database_url.into(),
+            database_url,
             database_max_connections: read.number("DATABASE_MAX_CONNECTIONS", 20, 2, 1000),
             storage: Storage {
                 bucket: read.text("S3_BUCKET").unwrap_or_else(|| "firmware".into()),

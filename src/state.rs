@@ -28,6 +28,8 @@ pub struct AppState {
     pub uploads: Uploads,
     /// This server as others reach it, without a trailing slash.
     pub base_url: Arc<str>,
+    /// The CDN in front of the bucket, without a trailing slash.
+    pub cdn_url: Option<Arc<str>>,
     /// Bounds on downloads through links.
     pub links: Limits,
     /// Sockets here.

@@ -87,6 +87,7 @@ pub fn dev() -> Result<ExitCode, Fatal> {
         };
         eprintln!("\nstopping");
         tokio::select! { stopped = world.stop() => stopped?, _ = Shutdown::signalled() => {} }
+        eprintln!("stopped");
         died.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
     });
     telemetry.flush();

@@ -7,6 +7,7 @@ mod dev;
 mod serve;
 mod simulate;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +16,7 @@ use crate::config::SETTINGS;
 
 /// Over-the-air updates for PaperMinder printers.
 #[derive(Parser)]
-#[command(name = "paperminder-ota", version, about, max_term_width = 110)]
+#[command(name = "paperminder-ota", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +50,15 @@ enum Command {
     Demo(demo::Args),
     /// Connect simulated printers to a server
     Simulate(Box<crate::simulate::Args>),
+    /// Write a valid ESP8266 image to standard output, to try uploads with; it boots on nothing
+    Image {
+        /// Bytes
+        #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u32).range(8192..=16_000_000))]
+        size: u32,
+        /// Another number, another image
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Print the OpenAPI document
     Openapi,
 }
@@ -80,6 +90,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "dev")]
         Command::Demo(args) => demo::demo(&args),
         Command::Simulate(args) => simulate::simulate(*args),
+        Command::Image { size, seed } => image(size, seed),
         Command::Openapi => {
             print!("{}", crate::docs::document());
             Ok(ExitCode::SUCCESS)
@@ -89,6 +100,15 @@ pub fn run() -> ExitCode {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn image(size: u32, seed: u64) -> Result<ExitCode, Fatal> {
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        return Err("an image is not for a terminal; write it to a file, as in `paperminder-ota image > firmware.bin`".into());
+    }
+    out.write_all(&crate::simulate::image::esp8266_image(size as usize, seed))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An error that ends the process: only its sentence is shown.

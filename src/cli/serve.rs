@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use secrecy::SecretString;
+use sqlx::PgPool;
+
 use super::{Fatal, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -14,7 +17,7 @@ pub fn serve(migrate: bool) -> Result<ExitCode, Fatal> {
     let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
     let code = runtime()?.block_on(async {
         if migrate {
-            apply(&config).await?;
+            apply(&config.database_url).await?;
         }
         let app = app::start(&config, Clock::system()).await?;
         tracing::info!(address = %app.address, internal = %app.internal_address, replica = %app.state.replica, "serving");
@@ -29,20 +32,25 @@ pub fn serve(migrate: bool) -> Result<ExitCode, Fatal> {
 
 /// Applies missing migrations, or tells how many there are.
 pub fn migrate(check: bool) -> Result<ExitCode, Fatal> {
-    let config = Config::from_env()?;
+    let url = Config::database_from_env()?;
     runtime()?.block_on(async {
         if !check {
-            println!("{} migrations applied", apply(&config).await?);
+            println!("{} migrations applied", apply(&url).await?);
             return Ok(ExitCode::SUCCESS);
         }
-        let missing = db::pending(&db::pool(db::options(&config.database_url)?, 2)).await?;
+        let missing = db::pending(&connect(&url).await?).await?;
         println!("{missing} migrations are missing");
         Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-async fn apply(config: &Config) -> Result<usize, Fatal> {
-    let pool = db::pool(db::options(&config.database_url)?, 2);
+async fn connect(url: &SecretString) -> Result<PgPool, app::Error> {
+    let options = app::database(url).await?;
+    Ok(db::pool(options, 2))
+}
+
+async fn apply(url: &SecretString) -> Result<usize, Fatal> {
+    let pool = connect(url).await?;
     let applied = db::migrate(&pool).await?;
     pool.close().await;
     Ok(applied)

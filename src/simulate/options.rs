@@ -11,6 +11,11 @@ use super::chance::{Behaviour, Fate};
 /// Namespace of made-up printer ids, so that two runs mean the same printers.
 const PRINTERS: Uuid = Uuid::from_u128(0x6f2c_1f0e_9a51_4d0b_8d0c_3c5b_7f2e_9a14);
 
+/// The id of a printer that no one else has: the same user and name mean the same printer in every run.
+pub(super) fn made_up(user: &str, name: &str) -> String {
+    Uuid::new_v5(&PRINTERS, format!("{user}/{name}").as_bytes()).to_string()
+}
+
 /// Which printer is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -138,7 +143,7 @@ impl PrinterOptions {
         Self {
             server: Arc::from(server),
             identity: Identity {
-                printer_id: Some(Uuid::new_v5(&PRINTERS, name.as_bytes()).to_string()),
+                printer_id: Some(made_up("demo", &name)),
                 user_id: Arc::from("demo"),
                 name,
                 platform: None,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Behaviour, Error, Fleet, FleetOptions, Limits, Mode, Odds, Pace, PrinterOptions, Summary,
     chance::Noise,
+    options::made_up,
     show::{Display, table},
 };
 
@@ -35,10 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "VERSION", default_value = "1.0.0")]
     pub version_from: String,
     /// Update channel: stable, beta or canary
-    #[arg(long, value_name = "CHANNEL", default_value = "stable")]
+    #[arg(long, value_name = "CHANNEL", default_value = "stable", value_parser = ["stable", "beta", "canary"])]
     pub channel: String,
     /// Platform: esp8266, esp32, esp32-s2, esp32-s3 or esp32-c3; not sent unless given
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", value_parser = ["esp8266", "esp32", "esp32-s2", "esp32-s3", "esp32-c3"])]
     pub platform: Option<String>,
     /// Share of attempts whose download breaks off, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
@@ -112,6 +113,7 @@ impl Args {
             printer.firmware_version = Arc::clone(&version);
             if let Some(user) = users.get(usize::try_from(index).unwrap_or(0) % users.len().max(1)) {
                 printer.identity.user_id = Arc::clone(user);
+                printer.identity.printer_id = Some(made_up(user, &printer.identity.name));
             }
             printer.identity.channel = Arc::clone(&channel);
             printer.identity.platform.clone_from(&platform);
@@ -176,6 +178,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<Summary, Err
     display.end();
     let summary = fleet.stop().await;
     println!("{}", table(&summary, began.elapsed()));
+    if summary.connects == 0 {
+        return Err(Error::Server(args.server, "no printer could connect; is it running there?"));
+    }
     match &args.until_version {
         Some(version) if !reached(&summary) => Err(Error::Unreached {
             version: version.clone(),

@@ -22,7 +22,7 @@ pub use writer::{Buffers, ObjectWriter, PART_SIZE};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such object or bucket.
-    #[error("S3 has no such object: {0}")]
+    #[error("S3 has no such bucket or object: {0}")]
     NotFound(String),
     /// Our credentials do not allow it.
     #[error("S3 refused access: {0}")]

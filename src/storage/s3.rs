@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Credentials;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
@@ -218,12 +218,38 @@ fn moving() -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(within(MOVE_TIMEOUT / 2, MOVE_TIMEOUT))
 }
 
+/// An error in a sentence: S3's own code, words and status, or what happened to the connection. The SDK's Debug would
+/// add whole requests.
+fn told<E>(error: &SdkError<E>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    if let SdkError::ServiceError(service) = error {
+        let meta = service.err().meta();
+        let words = [meta.code(), meta.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        let status = service.raw().status().as_u16();
+        return if words.is_empty() {
+            format!("HTTP status {status}")
+        } else {
+            format!("{words} (HTTP status {status})")
+        };
+    }
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts.dedup();
+    texts.join(": ")
+}
+
 /// Sorts the SDK's errors into ours.
 fn typed<E>(error: SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let text = DisplayErrorContext(&error).to_string();
+    let text = told(&error);
     match &error {
         SdkError::TimeoutError(_) => Error::Timeout(text),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => Error::Timeout(text),

@@ -6,6 +6,8 @@
 
 pub mod metrics;
 
+use std::io::IsTerminal as _;
+
 use axum::http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
@@ -47,12 +49,18 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Telemetry, Error> {
     let provider = provider.build();
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("paperminder-ota"));
     let lines = match format {
-        LogFormat::Text => {
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
-        }
-        LogFormat::Json => {
-            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
-        }
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_current_span(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
     // At this level libraries write out whole frames and requests, presigned URLs and all.
     let no_secrets =

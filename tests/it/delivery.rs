@@ -102,12 +102,9 @@ async fn a_token_that_was_never_handed_out_or_expired_downloads_nothing(pool: Pg
     let mut tampered = path.clone();
     let last = if tampered.pop() == Some('A') { 'Q' } else { 'A' };
     tampered.push(last);
-    for path in [
-        tampered.as_str(),
-        "/d/AAAAAAAAAAAAAAAAAAAAAA",
-        "/d/short",
-        "/d/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-    ] {
+    for path in
+        [tampered.as_str(), "/d/AAAAAAAAAAAAAAAAAAAAAA", "/d/short", "/d/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+    {
         assert_eq!(server.get(path).await.expect(404)["type"], "/docs/problems/link-gone", "{path}");
     }
     for _ in 0..2 {
@@ -262,5 +259,18 @@ async fn no_answer_of_rest_shows_a_link(pool: PgPool) {
         let body: Value = server.get(path).await.expect(200);
         assert!(!body.to_string().contains(&token), "{path}");
     }
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn with_a_cdn_printers_and_rest_are_told_its_urls(pool: PgPool) {
+    let settings =
+        [("DELIVERY", "cdn"), ("CDN_BASE_URL", "http://cdn.example.com/"), ("MAX_URL_LENGTH", "512")];
+    let server = Server::with(pool, &settings).await;
+    roll_out(&server).await;
+    let file_url = server.get("/api/firmware/1.5.0").await.expect(200)["file_url"].clone();
+    let (_printer, offer) = offered(&server, server.printer(1)).await;
+    assert_eq!(file_url, offer.url.as_str());
+    assert!(offer.url.starts_with("http://cdn.example.com/firmware/"), "{}", offer.url);
     server.stop().await;
 }

@@ -4,7 +4,7 @@ use paperminder_ota::simulate::{Fleet, FleetOptions};
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{SOON, Server};
+use crate::support::Server;
 
 #[sqlx::test]
 async fn a_release_reaches_every_printer_and_the_rollout_rests(pool: PgPool) {
@@ -12,7 +12,7 @@ async fn a_release_reaches_every_printer_and_the_rollout_rests(pool: PgPool) {
     let fleet =
         Fleet::start(FleetOptions::of(20, |i| if i % 2 == 0 { server.printer(i) } else { server.device(i) }))
             .unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= 20).await.unwrap();
+    server.wait("/api/printers?online=true", |printers| printers["total"] == 20).await;
     let release = server.release("1.5.0", "stable").await;
     let rollout = server
         .rollout(json!({"firmware_version": "1.5.0", "target": {"channels": ["stable"]}, "rollout_type": "immediate"}))

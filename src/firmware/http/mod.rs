@@ -51,6 +51,7 @@ pub struct Firmware {
     version: Version,
     channel: Channel,
     platform: Platform,
+    /// The CDN's URL where there is one (signed URLs go to printers only), else this server's download endpoint.
     file_url: String,
     /// Bytes.
     file_size: i64,
@@ -82,13 +83,18 @@ pub struct FirmwareList {
 }
 
 impl Firmware {
-    fn new(release: Release, base_url: &str) -> Self {
+    fn new(release: Release, app: &AppState) -> Self {
         let (version, channel, platform) = (&release.version, release.channel, release.platform);
-        let version_in_path = version.to_string().replace('+', "%2B");
+        let encoded = |text: &str| text.replace('+', "%2B");
+        let file_url = match &app.cdn_url {
+            Some(cdn) => format!("{cdn}/{}", encoded(release.object_key.as_str())),
+            None => {
+                let (base, version) = (&app.base_url, encoded(&version.to_string()));
+                format!("{base}/api/firmware/download/{version}?channel={channel}&platform={platform}")
+            }
+        };
         Self {
-            file_url: format!(
-                "{base_url}/api/firmware/download/{version_in_path}?channel={channel}&platform={platform}"
-            ),
+            file_url,
             id: release.id.0,
             number: release.number,
             version: release.version,
@@ -234,7 +240,7 @@ async fn upload_firmware(State(app): State<AppState>, request: Request) -> Resul
     };
     // A task of its own, because it must clean up even when the client vanishes and this handler is dropped.
     let task = app.shutdown.tasks.spawn(work.in_current_span());
-    let release = Firmware::new(task.await.map_err(Problem::internal)??, &app.base_url);
+    let release = Firmware::new(task.await.map_err(Problem::internal)??, &app);
     let Firmware { version, channel, platform, .. } = &release;
     let location = format!("/api/firmware/{version}?channel={channel}&platform={platform}");
     let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;
@@ -260,8 +266,7 @@ async fn list(
     let page = Page::read(&mut params, "firmware", db::SORTS, true);
     params.finish()?;
     let (releases, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
-    let firmware: Vec<_> =
-        releases.into_iter().map(|release| Firmware::new(release, &app.base_url)).collect();
+    let firmware: Vec<_> = releases.into_iter().map(|release| Firmware::new(release, &app)).collect();
     let (rows, link) = (Rows(firmware.len()), page.link(next_cursor.as_deref()));
     let page = cache::tagged(&headers, 0, &FirmwareList { firmware, total, next_cursor })?;
     Ok((Extension(rows), link, page).into_response())
@@ -281,7 +286,7 @@ async fn latest(
         (params.get("channel").unwrap_or_default(), params.get("platform").unwrap_or_default());
     params.finish()?;
     let release = db::latest(&mut *app.pool.acquire().await?, channel, platform).await?;
-    cache::tagged(&headers, 0, &Firmware::new(release, &app.base_url))
+    cache::tagged(&headers, 0, &Firmware::new(release, &app))
 }
 
 /// One release by version.
@@ -297,7 +302,7 @@ async fn get_version(
     params: Params,
 ) -> Result<Response, Problem> {
     let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
-    cache::tagged(&headers, 0, &Firmware::new(release, &app.base_url))
+    cache::tagged(&headers, 0, &Firmware::new(release, &app))
 }
 
 /// Delete a release that nothing refers to.

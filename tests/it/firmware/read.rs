@@ -1,6 +1,6 @@
 //! Releases looked up, listed and deleted.
 
-use paperminder_ota::simulate::{Fleet, FleetOptions};
+use paperminder_ota::simulate::Printer;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -272,19 +272,33 @@ async fn a_release_that_a_rollout_uses_stays(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn a_release_that_a_printer_took_stays(pool: PgPool) {
+async fn a_release_that_is_on_its_way_stays_and_one_that_was_taken_can_go(pool: PgPool) {
     let server = Server::start(pool).await;
-    let fleet = Fleet::start(FleetOptions::of(1, |index| server.printer(index))).unwrap();
     server.release("1.5.0", "stable").await;
+    let mut printer = Printer::online(server.printer(1)).await.unwrap();
     let rollout = server
         .rollout(json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"}))
         .await;
-    fleet.wait_until(SOON, |fleet| fleet.all_run("1.5.0")).await.unwrap();
-    fleet.stop().await;
+    printer.next_offer(SOON).await.unwrap();
     let path = format!("/api/rollouts/{}", rollout["number"]);
     server.patch(&path, &json!({"status": "cancelled"})).await.expect(200);
     let refused = server.delete("/api/firmware/1.5.0").await.expect(409);
-    assert!(refused["detail"].as_str().unwrap().contains("by an update of a printer"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("on its way to 1 printers"), "{refused}");
     assert_eq!(server.objects().len(), 1);
+    printer.close().await.unwrap();
+    let mut options = server.printer(1);
+    options.firmware_version = "1.5.0".into();
+    let _back = Printer::online(options).await.unwrap();
+    server.wait("/api/printers/1/updates", |list| list["updates"][0]["open"] == false).await;
+    assert_eq!(server.delete("/api/firmware/1.5.0").await.status, 204);
+    assert!(server.objects().is_empty());
+    let update = &server.get("/api/printers/1/updates").await.expect(200)["updates"][0];
+    assert_eq!(
+        (&update["firmware_version"], &update["status"]),
+        (&json!("1.5.0"), &json!("completed")),
+        "history stays"
+    );
+    assert_eq!(server.get(&path).await.expect(200)["firmware_version_id"], serde_json::Value::Null);
+    server.release("1.5.0", "stable").await;
     server.stop().await;
 }
