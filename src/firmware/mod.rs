@@ -10,6 +10,7 @@ mod db;
 mod delete;
 mod form;
 pub mod http;
+pub mod image;
 mod types;
 mod upload;
 
