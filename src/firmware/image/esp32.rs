@@ -180,7 +180,7 @@ impl Esp32 {
         }
         let signed = length == end.next_multiple_of(SECTOR) + SECTOR && self.signature;
         if length > end && !signed {
-            return Err(Refusal::Trailing { end, surplus: length - end });
+            return Err(Refusal::Trailing { end, length });
         }
         let description = self.description.full().filter(|bytes| word(*bytes, 0) == DESCRIPTION_MAGIC);
         if description.is_none() {

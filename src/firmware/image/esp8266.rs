@@ -161,7 +161,7 @@ impl Esp8266 {
             image = stored_length;
             let whole = length == image || signed(image);
             if !whole && image == end {
-                return Err(Refusal::Trailing { end, surplus: length - end });
+                return Err(Refusal::Trailing { end, length });
             }
             if !whole || end > image {
                 return Err(Refusal::Length { at: self.words_at, stored: image, length });
@@ -173,7 +173,7 @@ impl Esp8266 {
             crc = Some(format!("{stored:#010x}"));
         } else {
             if length != end && !signed(end) {
-                return Err(Refusal::Trailing { end, surplus: length - end });
+                return Err(Refusal::Trailing { end, length });
             }
             sketch.check()?;
             warnings.push(

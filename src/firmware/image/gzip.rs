@@ -232,7 +232,7 @@ impl Gzip {
         }
         let signed = self.surplus == SIGNED_SURPLUS && self.last.is_signature();
         if self.surplus > 0 && !signed {
-            return Err(Refusal::Trailing { end: self.at - self.surplus, surplus: self.surplus });
+            return Err(Refusal::Trailing { end: self.at - self.surplus, length: self.at });
         }
         let mut findings = self.image.finish().map_err(inside)?;
         if findings.signed {

@@ -43,14 +43,14 @@ pub enum Refusal {
     },
     /// The file goes on behind the image.
     #[error(
-        "the image ends at offset {end}, but the file goes on for {surplus} bytes; send the image alone, not a dump of \
-         the flash or several files in one"
+        "the image ends at offset {end}, but the file only at {length}; send the image alone, not a dump of the flash \
+         or several files in one"
     )]
     Trailing {
         /// Where the image ends.
         end: u64,
-        /// Bytes behind it.
-        surplus: u64,
+        /// Size of the file.
+        length: u64,
     },
     /// An image for another platform than declared.
     #[error(

@@ -1,5 +1,6 @@
-//! Good and bad images with their exact verdicts ([`verdicts`]), and what holds for all bytes ([`properties`]).
+//! Good images, strangers and damaged images with their exact verdicts, and what holds for all bytes.
 
+mod damage;
 mod images;
 mod properties;
 mod verdicts;
@@ -35,4 +36,30 @@ fn sentence(platform: Platform, bytes: &[u8]) -> String {
         Ok(findings) => format!("passed: {findings:?}"),
         Err(refusal) => refusal.to_string(),
     }
+}
+
+/// What is found in the image of a core since 3.0.
+fn good_8266() -> Findings {
+    let image = images::esp8266(images::Core::Since30);
+    Findings {
+        format: Format::Plain,
+        platform: Platform::Esp8266,
+        flash_size: 1 << 20,
+        flash_mode: FlashMode::Dout,
+        flash_frequency: 80,
+        segments: 3,
+        entry_point: "0x40100080".into(),
+        embedded_version: None,
+        project_name: None,
+        crc: Some(crc_of(&image, 4116)),
+        sha256_appended: false,
+        signed: false,
+        unpacked_size: 5440,
+        warnings: vec![],
+    }
+}
+
+/// The word at `at` as findings write it.
+fn crc_of(image: &[u8], at: usize) -> String {
+    format!("0x{:02x}{:02x}{:02x}{:02x}", image[at + 3], image[at + 2], image[at + 1], image[at])
 }
