@@ -11,6 +11,7 @@ mod db;
 mod delete;
 mod form;
 pub mod http;
+pub mod image;
 mod types;
 mod upload;
 
