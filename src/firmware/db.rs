@@ -1,7 +1,9 @@
 //! The SQL of releases.
 
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
+use super::image::Findings;
 use super::{Error, Query, Release, Selector};
 use crate::http::page::{Page, Sort};
 use crate::ids::FirmwareId;
@@ -12,7 +14,7 @@ use crate::words::{Channel, Platform};
 /// All columns of a release. The two counts are read from the updates, so they are exact at every commit.
 const COLUMNS: &str = "f.id, f.number, f.version, f.channel, f.platform, f.object_key, f.file_size, f.md5_checksum, \
     f.sha256_checksum, f.release_notes, f.changelog, f.mandatory, f.min_upgrade_version, f.released_at, f.deprecated_at, \
-    f.download_count, \
+    f.download_count, f.image, f.validated, f.revision, \
     (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'completed') as success_count, \
     (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'failed') as failure_count";
 
@@ -46,6 +48,9 @@ impl FromRow<'_, PgRow> for Release {
             download_count: row.try_get("download_count")?,
             success_count: row.try_get("success_count")?,
             failure_count: row.try_get("failure_count")?,
+            image: row.try_get::<Option<Json<Findings>>, _>("image")?.map(|image| image.0),
+            validated: row.try_get("validated")?,
+            revision: row.try_get("revision")?,
         })
     }
 }
@@ -73,8 +78,9 @@ pub(super) async fn exists(
 pub(super) async fn insert(conn: &mut PgConnection, release: &Release) -> Result<Release, Error> {
     let inserted = sqlx::query_scalar!(
         "insert into firmware_versions (id, version, version_key, channel, platform, object_key, file_size, md5_checksum, \
-         sha256_checksum, release_notes, changelog, mandatory, min_upgrade_version, min_upgrade_version_key, released_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict do nothing returning number",
+         sha256_checksum, release_notes, changelog, mandatory, min_upgrade_version, min_upgrade_version_key, released_at, \
+         image, validated) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) on conflict do nothing returning number",
         release.id.0,
         release.version.to_string(),
         release.version.key(),
@@ -90,6 +96,8 @@ pub(super) async fn insert(conn: &mut PgConnection, release: &Release) -> Result
         release.min_upgrade_version.as_ref().map(ToString::to_string),
         release.min_upgrade_version.as_ref().map(Version::key),
         release.released_at,
+        release.image.as_ref().map(Json) as Option<Json<&Findings>>,
+        release.validated,
     );
     let number = match inserted.fetch_optional(&mut *conn).await? {
         Some(number) => Some(number),
@@ -120,6 +128,30 @@ pub(super) async fn find(conn: &mut PgConnection, by: &Selector) -> Result<Relea
         let channel = by.channel.map_or_else(String::new, |channel| format!(" on {channel}"));
         Error::NotFound(format!("{}{channel} for {}", by.version, by.platform))
     })
+}
+
+pub(super) async fn get(conn: &mut PgConnection, id: FirmwareId) -> Result<Option<Release>, sqlx::Error> {
+    let mut query = select();
+    query.push(" and f.id = ").push_bind(id.0).build_query_as().fetch_optional(conn).await
+}
+
+/// Writes what may change. The row must be locked.
+pub(super) async fn amend(conn: &mut PgConnection, release: &Release) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update firmware_versions set release_notes = $2, changelog = $3, mandatory = $4, min_upgrade_version = $5, \
+         min_upgrade_version_key = $6, deprecated_at = $7, revision = $8 where id = $1",
+        release.id.0,
+        release.release_notes,
+        release.changelog,
+        release.mandatory,
+        release.min_upgrade_version.as_ref().map(ToString::to_string),
+        release.min_upgrade_version.as_ref().map(Version::key),
+        release.deprecated_at,
+        release.revision,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Every release of a version, on all channels and platforms.

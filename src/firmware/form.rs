@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use multer::{Field, Multipart};
@@ -27,8 +29,18 @@ const MAX_HELD: u64 = 1 << 20;
 const LINGER: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 256 << 20;
 
-const TEXT_FIELDS: [&str; 7] =
-    ["version", "channel", "platform", "release_notes", "changelog", "mandatory", "min_upgrade_version"];
+const TEXT_FIELDS: [&str; 10] = [
+    "version",
+    "channel",
+    "platform",
+    "release_notes",
+    "changelog",
+    "mandatory",
+    "min_upgrade_version",
+    "validate",
+    "md5",
+    "sha256",
+];
 
 /// A form that is being read.
 pub struct Form {
@@ -122,6 +134,16 @@ impl Form {
                 false
             }
         };
+        let validate = match raw("validate") {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                errors.push(("validate".into(), format!("must be on or off, this is `{other}`")));
+                true
+            }
+        };
+        let md5 = digest(raw("md5"), "md5", 32, &mut errors);
+        let sha256 = digest(raw("sha256"), "sha256", 64, &mut errors);
         let min_upgrade_version = parsed(raw("min_upgrade_version"), "min_upgrade_version", &mut errors);
         let text = |name| raw(name).map(str::to_owned);
         match version {
@@ -133,6 +155,9 @@ impl Form {
                 changelog: text("changelog"),
                 mandatory,
                 min_upgrade_version,
+                validate,
+                md5,
+                sha256,
             }),
             _ => Err(Error::Invalid(errors)),
         }
@@ -147,6 +172,19 @@ impl Form {
 }
 
 impl File {
+    /// SHA-256 from the part's own `Content-Digest` header (RFC 9530), in hex.
+    pub fn content_digest(&self) -> Result<Option<String>, Error> {
+        let Some(header) = self.field.headers().get("content-digest") else { return Ok(None) };
+        let text = header.to_str().unwrap_or_default();
+        let Some(value) = text.split(',').find_map(|one| one.trim().strip_prefix("sha-256=:")) else {
+            return Ok(None);
+        };
+        let bytes = STANDARD.decode(value.trim_end_matches(':')).ok().filter(|bytes| bytes.len() == 32);
+        let bytes = bytes
+            .ok_or_else(|| invalid("Content-Digest", "must hold a digest such as sha-256=:<base64>:"))?;
+        Ok(Some(hex::encode(bytes)))
+    }
+
     /// The next bytes; none at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let chunk = patiently(self.field.chunk()).await?;
@@ -185,6 +223,21 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
         .parse()
         .map_err(|error: T::Err| errors.push((name.into(), format!("is not valid: {error}"))))
         .ok()
+}
+
+/// A digest in hex of so many characters.
+fn digest(
+    raw: Option<&str>,
+    name: &str,
+    length: usize,
+    errors: &mut Vec<(String, String)>,
+) -> Option<String> {
+    let text = raw?.trim().to_ascii_lowercase();
+    if text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Some(text);
+    }
+    errors.push((name.into(), format!("must be {length} hexadecimal digits, as {name}sum prints them")));
+    None
 }
 
 async fn patiently<T>(read: impl Future<Output = Result<T, multer::Error>>) -> Result<T, Error> {

@@ -7,15 +7,19 @@
 //!   what it has is removed as soon as it is back.
 //! - `latest` is the highest version by semver that is not deprecated, never the one uploaded last.
 
+mod amend;
 mod db;
 mod delete;
 mod form;
 pub mod http;
 pub mod image;
+mod promote;
 mod types;
 mod upload;
 
+pub use amend::{Amendment, amend};
 pub use db::{count_download, hold, releases_of};
+pub use promote::{Promotion, promote};
 pub use types::{Draft, Query, Release, Selector};
 pub use upload::{Uploads, upload};
 
@@ -35,6 +39,12 @@ pub enum Error {
     /// The form is broken.
     #[error("{0}")]
     Malformed(String),
+    /// The file is no image for these printers.
+    #[error(transparent)]
+    Image(#[from] image::Refusal),
+    /// `If-Match` does not hold.
+    #[error("the release is at revision {0} by now")]
+    Stale(i64),
     /// The client vanished or went silent.
     #[error("{0}")]
     Interrupted(String),

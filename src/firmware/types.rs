@@ -1,5 +1,6 @@
 //! What a release is, and how one is named. No I/O.
 
+use super::image::Findings;
 use crate::clock::Time;
 use crate::ids::FirmwareId;
 use crate::storage::ObjectKey;
@@ -45,6 +46,12 @@ pub struct Release {
     pub success_count: i64,
     /// Updates to it that failed.
     pub failure_count: i64,
+    /// What the image says about itself; none when it was not checked.
+    pub image: Option<Findings>,
+    /// Whether the image was checked.
+    pub validated: bool,
+    /// Raised by every change of an operator.
+    pub revision: i64,
 }
 
 /// What an upload says about its file.
@@ -64,6 +71,12 @@ pub struct Draft {
     pub mandatory: bool,
     /// Printers below it cannot take this release.
     pub min_upgrade_version: Option<Version>,
+    /// Whether the image is to be checked.
+    pub validate: bool,
+    /// MD5 that the client says the file has, lower-case hex.
+    pub md5: Option<String>,
+    /// SHA-256 that the client says the file has, lower-case hex.
+    pub sha256: Option<String>,
 }
 
 /// Names one release by version; channel and platform have defaults.

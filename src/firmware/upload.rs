@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 
 use super::form::{File, Form};
+use super::image::{Findings, Inspector, Refusal};
 use super::{Draft, Error, Release, db};
 use crate::clock::Clock;
 use crate::db::is_unavailable;
@@ -45,6 +46,19 @@ struct Received {
     md5: String,
     sha256: String,
     size: u64,
+    /// SHA-256 that the part's header promised.
+    promised: Option<String>,
+    inspector: Inspector,
+    /// What the image's check said, which counts unless the form says that it is not to be checked.
+    refused: Option<Refusal>,
+}
+
+/// A file that may become a release.
+struct Accepted {
+    md5: String,
+    sha256: String,
+    size: u64,
+    image: Option<Findings>,
 }
 
 /// Takes in one form and makes a release of it. Must run to its end even when the client is gone, because it cleans
@@ -61,7 +75,7 @@ pub async fn upload(on: &Uploads, content_type: &str, body: Body) -> Result<Rele
     };
     let read = read.await;
     match (read, writer) {
-        (Ok((draft, received)), Some(writer)) => release(on, id, draft, received, writer).await,
+        (Ok((draft, accepted)), Some(writer)) => release(on, id, draft, accepted, writer).await,
         (Ok(_), None) => Err(missing_file()),
         (Err(error), writer) => {
             if let Some(writer) = writer {
@@ -79,7 +93,7 @@ async fn read(
     id: FirmwareId,
     form: &mut Form,
     writer: &mut Option<ObjectWriter>,
-) -> Result<(Draft, Received), Error> {
+) -> Result<(Draft, Accepted), Error> {
     let mut received = None;
     while let Some(file) = form.next_file().await? {
         if received.is_some() {
@@ -104,14 +118,53 @@ async fn read(
     };
     let draft = draft?;
     if received.size == 0 {
-        return Err(Error::Invalid(vec![("file".into(), "is empty; send the compiled image".into())]));
+        return Err(Refusal::Empty.into());
     }
+    check_digests(&draft, &received)?;
+    let Received { md5, sha256, size, inspector, refused, .. } = received;
+    let image = inspect(&draft, inspector, refused)?;
     check_free(on, &draft).await?;
-    Ok((draft, received))
+    Ok((draft, Accepted { md5, sha256, size, image }))
+}
+
+/// What the client says that it sent must be what arrived.
+fn check_digests(draft: &Draft, received: &Received) -> Result<(), Error> {
+    let claims = [
+        ("md5", &draft.md5, &received.md5),
+        ("sha256", &draft.sha256, &received.sha256),
+        ("Content-Digest", &received.promised, &received.sha256),
+    ];
+    let wrong = claims.into_iter().filter_map(|(field, claimed, arrived)| {
+        let claimed = claimed.as_ref().filter(|claimed| *claimed != arrived)?;
+        let detail = format!("says {claimed}, but the file that arrived has {arrived}; it was damaged on its way, or is another file");
+        Some((field.to_owned(), detail))
+    });
+    let wrong: Vec<_> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+}
+
+/// The image's check, unless the form waived it.
+fn inspect(
+    draft: &Draft,
+    mut inspector: Inspector,
+    refused: Option<Refusal>,
+) -> Result<Option<Findings>, Error> {
+    if !draft.validate {
+        tracing::warn!(version = %draft.version, channel = %draft.channel, platform = %draft.platform, "an image is released unchecked");
+        return Ok(None);
+    }
+    if let Some(refusal) = refused {
+        return Err(refusal.into());
+    }
+    inspector.declare(draft.platform, &draft.version)?;
+    Ok(Some(inspector.finish()?))
 }
 
 async fn receive(on: &Uploads, mut file: File, writer: &mut ObjectWriter) -> Result<Received, Error> {
     let (mut md5, mut sha256, mut size) = (Md5::new(), Sha256::new(), 0u64);
+    let promised = file.content_digest()?;
+    // curl sends the file before the fields that name it, `validate=off` among them: a refusal waits for the form.
+    let (mut inspector, mut refused) = (Inspector::undeclared(), None);
     while let Some(chunk) = file.chunk().await? {
         size += chunk.len() as u64;
         if size > on.max_size {
@@ -119,9 +172,13 @@ async fn receive(on: &Uploads, mut file: File, writer: &mut ObjectWriter) -> Res
         }
         md5.update(&chunk);
         sha256.update(&chunk);
+        if refused.is_none() {
+            refused = inspector.update(&chunk).err();
+        }
         writer.write(&chunk).await?;
     }
-    Ok(Received { md5: hex::encode(md5.finalize()), sha256: hex::encode(sha256.finalize()), size })
+    let (md5, sha256) = (hex::encode(md5.finalize()), hex::encode(sha256.finalize()));
+    Ok(Received { md5, sha256, size, promised, inspector, refused })
 }
 
 /// The bytes get their name, then the row appears.
@@ -129,7 +186,7 @@ async fn release(
     on: &Uploads,
     id: FirmwareId,
     draft: Draft,
-    received: Received,
+    accepted: Accepted,
     writer: ObjectWriter,
 ) -> Result<Release, Error> {
     let key = ObjectKey::firmware(id, &draft.version, draft.channel);
@@ -145,9 +202,9 @@ async fn release(
         channel: draft.channel,
         platform: draft.platform,
         object_key: key.clone(),
-        file_size: i64::try_from(received.size).unwrap_or(i64::MAX),
-        md5: received.md5,
-        sha256: received.sha256,
+        file_size: i64::try_from(accepted.size).unwrap_or(i64::MAX),
+        md5: accepted.md5,
+        sha256: accepted.sha256,
         release_notes: draft.release_notes,
         changelog: draft.changelog,
         mandatory: draft.mandatory,
@@ -157,16 +214,25 @@ async fn release(
         download_count: 0,
         success_count: 0,
         failure_count: 0,
+        image: accepted.image,
+        validated: draft.validate,
+        revision: 1,
     };
-    match insert(on, &release).await {
+    record(on, &release, Remains::object(on.store.clone(), key)).await
+}
+
+/// Writes the row of a release whose object stands, and takes the object back when there will be none.
+pub(super) async fn record(on: &Uploads, release: &Release, object: Remains) -> Result<Release, Error> {
+    match insert(on, release).await {
         Ok(release) => Ok(release),
         Err(NoRow { error, row_may_stand: true }) => {
             // A row without its object would be far worse than an object without a row.
+            let key = &release.object_key;
             tracing::error!(%key, "whether the row of this object stands is not known, so the object stays");
             Err(error)
         }
         Err(NoRow { error, row_may_stand: false }) => {
-            clean(on, &error, Remains::object(on.store.clone(), key)).await;
+            clean(on, &error, object).await;
             Err(error)
         }
     }

@@ -12,6 +12,8 @@ pub enum Hint {
     Rollout(Uuid),
     /// This printer: its open update ended without a word from it, or an operator wants something.
     Printer(Uuid),
+    /// Releases: one was amended, withdrawn or restored.
+    Releases,
     /// Anything: notifications may have been lost.
     Everything,
 }
@@ -21,6 +23,7 @@ impl Hint {
         match self {
             Self::Rollout(id) => format!("r{id}"),
             Self::Printer(id) => format!("p{id}"),
+            Self::Releases => "f".into(),
             Self::Everything => "*".into(),
         }
     }
@@ -29,6 +32,7 @@ impl Hint {
         match payload.split_at_checked(1)? {
             ("r", id) => id.parse().ok().map(Self::Rollout),
             ("p", id) => id.parse().ok().map(Self::Printer),
+            ("f", "") => Some(Self::Releases),
             ("*", "") => Some(Self::Everything),
             _ => None,
         }
@@ -47,7 +51,12 @@ mod tests {
 
     #[test]
     fn hints_survive_the_wire() {
-        for hint in [Hint::Rollout(Uuid::from_u128(1)), Hint::Printer(Uuid::from_u128(2)), Hint::Everything] {
+        for hint in [
+            Hint::Rollout(Uuid::from_u128(1)),
+            Hint::Printer(Uuid::from_u128(2)),
+            Hint::Releases,
+            Hint::Everything,
+        ] {
             assert_eq!(Hint::parse(&hint.payload()), Some(hint));
         }
         assert_eq!(Hint::parse(""), None);

@@ -239,7 +239,7 @@ async fn releases(
     let rows = sqlx::query!(
         r#"select id, version, channel as "channel: Channel", platform as "platform: Platform", mandatory, min_upgrade_version,
                object_key, md5_checksum
-           from firmware_versions where version = any($1)
+           from firmware_versions where version = any($1) and deprecated_at is null
            order by case channel when 'stable' then 0 when 'beta' then 1 else 2 end, platform"#,
         versions
     );

@@ -151,7 +151,7 @@ impl Engine {
                 () = stop.cancelled() => return,
                 hint = hints.recv() => match hint {
                     Ok(Hint::Printer(id)) => drop(work.printers.insert(PrinterRef(id))),
-                    Ok(Hint::Rollout(_)) => work.scan = true,
+                    Ok(Hint::Rollout(_) | Hint::Releases) => work.scan = true,
                     // Notifications may be lost, so nothing that is remembered can be trusted.
                     Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => (work.scan, work.everything) = (true, true),
                     Err(broadcast::error::RecvError::Closed) => return,

@@ -84,7 +84,8 @@ pub async fn count(
                    and (r.max_version_key is null or p.version_key <= r.max_version_key)
                left join lateral (
                    select f.id, f.version_key, f.mandatory, f.min_upgrade_version_key from firmware_versions f
-                   where f.version = r.firmware_version and f.platform = p.platform and (r.channel is null or f.channel = r.channel)
+                   where f.version = r.firmware_version and f.platform = p.platform and f.deprecated_at is null
+                       and (r.channel is null or f.channel = r.channel)
                    order by (f.channel = p.update_channel) desc, case f.channel when 'stable' then 0 when 'beta' then 1 else 2 end
                    limit 1
                ) f on true

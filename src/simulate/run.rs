@@ -178,7 +178,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<Summary, Err
     display.end();
     let summary = fleet.stop().await;
     println!("{}", table(&summary, began.elapsed()));
-    if summary.connects == 0 {
+    if summary.connects == 0 && summary.connect_failures > 0 {
         return Err(Error::Server(args.server, "no printer could connect; is it running there?"));
     }
     match &args.until_version {

@@ -5,6 +5,7 @@ mod download;
 mod memory;
 mod read;
 mod refused;
+mod releases;
 mod size;
 mod upload;
 mod vanish;

@@ -19,7 +19,8 @@ async fn the_answer_has_every_documented_field_and_the_object_is_the_image(pool:
         .text("release_notes", "Fixed critical security issues")
         .text("changelog", "- Fixed CVE-2024-1234\n- Ünïcode 🖨")
         .text("mandatory", "true")
-        .text("min_upgrade_version", "1.0.0");
+        .text("min_upgrade_version", "1.0.0")
+        .text("validate", "off");
     let answer = upload(&server, form).await;
     let location = answer.headers["location"].to_str().unwrap().to_owned();
     let mut release = answer.expect(201);
@@ -37,7 +38,7 @@ async fn the_answer_has_every_documented_field_and_the_object_is_the_image(pool:
             "release_notes": "Fixed critical security issues", "changelog": "- Fixed CVE-2024-1234\n- Ünïcode 🖨",
             "mandatory": true, "min_upgrade_version": "1.0.0", "released_at": released_at,
             "uploaded_at": released_at, "deprecated_at": null, "download_count": 0, "success_count": 0,
-            "failure_count": 0,
+            "failure_count": 0, "image": null, "validated": false, "warnings": [],
         })
     );
     // What Location names is this release, to the last field, whichever platform it is for.
@@ -112,11 +113,13 @@ async fn a_version_may_stand_on_every_channel_and_platform_once(pool: PgPool) {
         ("beta", "esp32-s3"),
     ];
     for (channel, platform) in triples {
-        let fields = [("version", "1.5.0"), ("channel", channel), ("platform", platform)];
+        let fields =
+            [("version", "1.5.0"), ("channel", channel), ("platform", platform), ("validate", "off")];
         server.upload_bytes(image(1), &fields).await.expect(201);
     }
     for (channel, platform) in triples {
-        let fields = [("version", "1.5.0"), ("channel", channel), ("platform", platform)];
+        let fields =
+            [("version", "1.5.0"), ("channel", channel), ("platform", platform), ("validate", "off")];
         let refused = server.upload_bytes(image(2), &fields).await.expect(409);
         assert_eq!(refused["type"], "/docs/problems/firmware-exists");
         assert_eq!(refused["title"], "Firmware version already exists");

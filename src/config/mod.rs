@@ -4,109 +4,21 @@
 //! a secret) and what is accepted. [`SETTINGS`] is the list that `--help` prints and that a test compares with the
 //! README.
 
+mod parts;
+mod reader;
+mod settings;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
 
-/// One line of the configuration table.
-pub struct Setting {
-    /// The variable.
-    pub name: &'static str,
-    /// What holds when it is not set; empty when it must be set.
-    pub default: &'static str,
-    /// What it does, with its unit.
-    pub meaning: &'static str,
-}
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
-}
-
-/// Every variable that the server reads itself. AWS's and OpenTelemetry's keep their standard names and meanings.
-pub const SETTINGS: &[Setting] = &[
-    setting("DATABASE_URL", "", "PostgreSQL, as postgres://user:password@host:5432/database"),
-    setting(
-        "DATABASE_MAX_CONNECTIONS",
-        "20",
-        "connections that one replica may hold, besides one for LISTEN",
-    ),
-    setting("S3_BUCKET", "firmware", "bucket of the images"),
-    setting(
-        "S3_PUBLIC_ENDPOINT",
-        "that of AWS_ENDPOINT_URL_S3",
-        "S3 endpoint as printers reach it, put into presigned URLs",
-    ),
-    setting(
-        "S3_PATH_STYLE",
-        "true when an endpoint is set",
-        "http://host/bucket/key instead of http://bucket.host/key",
-    ),
-    setting("BASE_URL", "http://localhost:8000", "this server as others reach it, put into file_url"),
-    setting("LISTEN_ADDR", "0.0.0.0:8000", "address of REST and of the printers' sockets"),
-    setting("INTERNAL_ADDR", "0.0.0.0:9000", "address of /livez, /readyz and /metrics; not for the public"),
-    setting("AUTH", "on", "`on`: REST needs a key; `off`: it does not, allowed on loopback addresses only"),
-    setting(
-        "BOOTSTRAP_ADMIN_KEY_FILE",
-        "",
-        "file with the admin key for REST, at least 24 characters; needed while AUTH is on",
-    ),
-    setting(
-        "CORS_ALLOWED_ORIGINS",
-        "none",
-        "origins of browser pages that may call REST, separated by commas, or *",
-    ),
-    setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
-    setting(
-        "MAX_CONCURRENT_UPLOADS",
-        "24",
-        "uploads that may hold a 5 MiB buffer at once; further ones wait",
-    ),
-    setting(
-        "DELIVERY",
-        "presigned",
-        "how printers get images: `presigned` S3 URLs, a `cdn`, or a `link` of this server",
-    ),
-    setting(
-        "MAX_URL_LENGTH",
-        "512",
-        "longest URL for a printer that does not say what it takes; beyond it it gets a link",
-    ),
-    setting("PRESIGN_EXPIRES_SECONDS", "3600", "life of every kind of download URL, 60 to 604800"),
-    setting("CDN_BASE_URL", "", "the CDN in front of the bucket; needed for DELIVERY=cdn"),
-    setting("CDN_KEY_PAIR_ID", "", "id of the CloudFront public key; URLs are signed when it is set"),
-    setting(
-        "CDN_PRIVATE_KEY_FILE",
-        "",
-        "its private key as PEM, ECDSA P-256 or RSA-2048; goes with CDN_KEY_PAIR_ID",
-    ),
-    setting(
-        "MAX_CONCURRENT_DOWNLOADS",
-        "1000",
-        "downloads through links that one replica streams at once; further ones get 503",
-    ),
-    setting("DOWNLOADS_PER_ADDRESS", "1200", "downloads through links that one address may start a minute"),
-    setting(
-        "MAX_ATTEMPTS",
-        "3",
-        "tries of one rollout with one printer before it counts as failed, 1 to 100",
-    ),
-    setting(
-        "RETRY_BACKOFF_SECONDS",
-        "30",
-        "wait before a second try; doubles with each further one, up to a day",
-    ),
-    setting("STUCK_AFTER_SECONDS", "1800", "silence after which an open update fails with reason `timeout`"),
-    setting("MAX_CONNECTIONS", "16000", "printers' sockets that one replica holds; further ones get 503"),
-    setting("DRAIN_SECONDS", "30", "time over which sockets are let go on SIGTERM"),
-    setting("LOG_FORMAT", "text", "`text` for people, `json` for machines"),
-    setting("RUST_LOG", "info", "log levels, as in `info,sqlx=warn`"),
-];
+use self::parts::{PER_ADDRESS, read_auth, read_delivery};
+use self::reader::Reader;
+pub use self::settings::{SETTINGS, Setting};
 
 /// Who may call REST.
 #[derive(Clone, Debug)]
@@ -242,72 +154,6 @@ impl fmt::Display for Error {
     }
 }
 
-/// Reads variables and remembers what was wrong.
-struct Reader<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
-    wrong: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// The variable under its name or, as the operator's guide writes some, in lower case. Empty counts as unset.
-    fn text(&self, name: &str) -> Option<String> {
-        (self.lookup)(name)
-            .or_else(|| (self.lookup)(&name.to_lowercase()))
-            .filter(|text| !text.trim().is_empty())
-    }
-
-    fn parsed<T>(&mut self, name: &str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        let Some(text) = self.text(name) else { return default };
-        parse(text.trim()).unwrap_or_else(|why| {
-            self.wrong.push(format!("{name}=`{text}`: {why}."));
-            default
-        })
-    }
-
-    fn number<T: FromStr + PartialOrd + fmt::Display>(
-        &mut self,
-        name: &str,
-        default: T,
-        least: T,
-        most: T,
-    ) -> T {
-        self.parsed(name, default, |text| {
-            text.parse()
-                .ok()
-                .filter(|n| (&least..=&most).contains(&n))
-                .ok_or(format!("must be a whole number from {least} to {most}"))
-        })
-    }
-
-    fn seconds(&mut self, name: &str, default: u64, least: u64, most: u64) -> Duration {
-        Duration::from_secs(self.number(name, default, least, most))
-    }
-
-    /// The value may hold a password, so it is never repeated.
-    fn database_url(&mut self) -> SecretString {
-        let url = self.text("DATABASE_URL").unwrap_or_default();
-        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-            self.wrong.push(
-                "DATABASE_URL must be set to a PostgreSQL database, as in postgres://user:password@host:5432/paperminder.".into(),
-            );
-        }
-        url.into()
-    }
-
-    fn address(&mut self, name: &str, default: SocketAddr) -> SocketAddr {
-        self.parsed(name, default, |text| {
-            text.parse().map_err(|_| "must be an address and a port, as in 0.0.0.0:8000".to_owned())
-        })
-    }
-
-    fn url(&mut self, name: &str) -> Option<Url> {
-        self.parsed(name, None, |text| match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => Ok(Some(url)),
-            _ => Err("must be an http:// or https:// URL".to_owned()),
-        })
-    }
-}
-
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, Error> {
@@ -398,80 +244,6 @@ impl Config {
         };
         if read.wrong.is_empty() { Ok(config) } else { Err(Error(read.wrong)) }
     }
-}
-
-/// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
-const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
-
-fn read_delivery(read: &mut Reader<'_>) -> Delivery {
-    let mode = read.parsed("DELIVERY", "presigned", |text| match text {
-        "presigned" => Ok("presigned"),
-        "cdn" => Ok("cdn"),
-        "link" => Ok("link"),
-        _ => Err("must be `presigned`, `cdn` or `link`".to_owned()),
-    });
-    let base_url = read.url("CDN_BASE_URL").map(|url| url.to_string().trim_end_matches('/').to_owned());
-    let key = match (read.text("CDN_KEY_PAIR_ID"), read.text("CDN_PRIVATE_KEY_FILE")) {
-        (None, None) => None,
-        (Some(id), Some(path)) => match std::fs::read_to_string(&path) {
-            Ok(pem) => Some((id, SecretString::from(pem))),
-            Err(error) => {
-                read.wrong.push(format!("CDN_PRIVATE_KEY_FILE: {path} cannot be read: {error}."));
-                None
-            }
-        },
-        _ => {
-            read.wrong.push(
-                "CDN_KEY_PAIR_ID and CDN_PRIVATE_KEY_FILE go together: set both, or none for unsigned URLs."
-                    .into(),
-            );
-            None
-        }
-    };
-    match (mode, base_url) {
-        ("link", _) => Delivery::Link,
-        ("cdn", Some(base_url)) => Delivery::Cdn { base_url, key },
-        ("cdn", None) => {
-            read.wrong.push(
-                "CDN_BASE_URL must be set for DELIVERY=cdn, as in https://d111111abcdef8.cloudfront.net."
-                    .into(),
-            );
-            Delivery::Presigned
-        }
-        _ => Delivery::Presigned,
-    }
-}
-
-fn read_auth(read: &mut Reader<'_>, listens_on: IpAddr) -> Auth {
-    let wanted = read.parsed("AUTH", true, |text| match text {
-        "on" => Ok(true),
-        "off" if listens_on.is_loopback() => Ok(false),
-        "off" => Err(format!("is allowed on a loopback address only, and LISTEN_ADDR is on {listens_on}; set LISTEN_ADDR=127.0.0.1:8000 or AUTH=on")),
-        _ => Err("must be `on` or `off`".to_owned()),
-    });
-    if !wanted {
-        return Auth::Off;
-    }
-    let admin_key = match read.text("BOOTSTRAP_ADMIN_KEY_FILE").map(PathBuf::from) {
-        None => Err("BOOTSTRAP_ADMIN_KEY_FILE must name a file with the admin key while AUTH is on; \
-                     `head -c 32 /dev/urandom | base64 > admin.key` makes one."
-            .to_owned()),
-        Some(path) => match std::fs::read_to_string(&path) {
-            Err(error) => {
-                Err(format!("BOOTSTRAP_ADMIN_KEY_FILE: {} cannot be read: {error}.", path.display()))
-            }
-            Ok(text) if text.trim().len() < 24 => Err(format!(
-                "BOOTSTRAP_ADMIN_KEY_FILE: the key in {} has fewer than 24 characters; make a longer one.",
-                path.display()
-            )),
-            Ok(text) => Ok(text.trim().to_owned()),
-        },
-    };
-    let admin_key = admin_key.unwrap_or_else(|why| {
-        read.wrong.push(why);
-        String::new()
-    });
-    Auth::On { admin_key: admin_key.into() }
 }
 
 #[cfg(test)]

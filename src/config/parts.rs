@@ -1,0 +1,84 @@
+//! The parts of the configuration that several variables decide together.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use super::reader::Reader;
+use super::{Auth, Delivery};
+
+/// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
+pub(super) const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
+
+pub(super) fn read_delivery(read: &mut Reader<'_>) -> Delivery {
+    let mode = read.parsed("DELIVERY", "presigned", |text| match text {
+        "presigned" => Ok("presigned"),
+        "cdn" => Ok("cdn"),
+        "link" => Ok("link"),
+        _ => Err("must be `presigned`, `cdn` or `link`".to_owned()),
+    });
+    let base_url = read.url("CDN_BASE_URL").map(|url| url.to_string().trim_end_matches('/').to_owned());
+    let key = match (read.text("CDN_KEY_PAIR_ID"), read.text("CDN_PRIVATE_KEY_FILE")) {
+        (None, None) => None,
+        (Some(id), Some(path)) => match std::fs::read_to_string(&path) {
+            Ok(pem) => Some((id, SecretString::from(pem))),
+            Err(error) => {
+                read.wrong.push(format!("CDN_PRIVATE_KEY_FILE: {path} cannot be read: {error}."));
+                None
+            }
+        },
+        _ => {
+            read.wrong.push(
+                "CDN_KEY_PAIR_ID and CDN_PRIVATE_KEY_FILE go together: set both, or none for unsigned URLs."
+                    .into(),
+            );
+            None
+        }
+    };
+    match (mode, base_url) {
+        ("link", _) => Delivery::Link,
+        ("cdn", Some(base_url)) => Delivery::Cdn { base_url, key },
+        ("cdn", None) => {
+            read.wrong.push(
+                "CDN_BASE_URL must be set for DELIVERY=cdn, as in https://d111111abcdef8.cloudfront.net."
+                    .into(),
+            );
+            Delivery::Presigned
+        }
+        _ => Delivery::Presigned,
+    }
+}
+
+pub(super) fn read_auth(read: &mut Reader<'_>, listens_on: IpAddr) -> Auth {
+    let wanted = read.parsed("AUTH", true, |text| match text {
+        "on" => Ok(true),
+        "off" if listens_on.is_loopback() => Ok(false),
+        "off" => Err(format!("is allowed on a loopback address only, and LISTEN_ADDR is on {listens_on}; set LISTEN_ADDR=127.0.0.1:8000 or AUTH=on")),
+        _ => Err("must be `on` or `off`".to_owned()),
+    });
+    if !wanted {
+        return Auth::Off;
+    }
+    let admin_key = match read.text("BOOTSTRAP_ADMIN_KEY_FILE").map(PathBuf::from) {
+        None => Err("BOOTSTRAP_ADMIN_KEY_FILE must name a file with the admin key while AUTH is on; \
+                     `head -c 32 /dev/urandom | base64 > admin.key` makes one."
+            .to_owned()),
+        Some(path) => match std::fs::read_to_string(&path) {
+            Err(error) => {
+                Err(format!("BOOTSTRAP_ADMIN_KEY_FILE: {} cannot be read: {error}.", path.display()))
+            }
+            Ok(text) if text.trim().len() < 24 => Err(format!(
+                "BOOTSTRAP_ADMIN_KEY_FILE: the key in {} has fewer than 24 characters; make a longer one.",
+                path.display()
+            )),
+            Ok(text) => Ok(text.trim().to_owned()),
+        },
+    };
+    let admin_key = admin_key.unwrap_or_else(|why| {
+        read.wrong.push(why);
+        String::new()
+    });
+    Auth::On { admin_key: admin_key.into() }
+}

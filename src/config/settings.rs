@@ -1,0 +1,95 @@
+//! The configuration table.
+
+/// One line of the configuration table.
+pub struct Setting {
+    /// The variable.
+    pub name: &'static str,
+    /// What holds when it is not set; empty when it must be set.
+    pub default: &'static str,
+    /// What it does, with its unit.
+    pub meaning: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning }
+}
+
+/// Every variable that the server reads itself. AWS's and OpenTelemetry's keep their standard names and meanings.
+pub const SETTINGS: &[Setting] = &[
+    setting("DATABASE_URL", "", "PostgreSQL, as postgres://user:password@host:5432/database"),
+    setting(
+        "DATABASE_MAX_CONNECTIONS",
+        "20",
+        "connections that one replica may hold, besides one for LISTEN",
+    ),
+    setting("S3_BUCKET", "firmware", "bucket of the images"),
+    setting(
+        "S3_PUBLIC_ENDPOINT",
+        "that of AWS_ENDPOINT_URL_S3",
+        "S3 endpoint as printers reach it, put into presigned URLs",
+    ),
+    setting(
+        "S3_PATH_STYLE",
+        "true when an endpoint is set",
+        "http://host/bucket/key instead of http://bucket.host/key",
+    ),
+    setting("BASE_URL", "http://localhost:8000", "this server as others reach it, put into file_url"),
+    setting("LISTEN_ADDR", "0.0.0.0:8000", "address of REST and of the printers' sockets"),
+    setting("INTERNAL_ADDR", "0.0.0.0:9000", "address of /livez, /readyz and /metrics; not for the public"),
+    setting("AUTH", "on", "`on`: REST needs a key; `off`: it does not, allowed on loopback addresses only"),
+    setting(
+        "BOOTSTRAP_ADMIN_KEY_FILE",
+        "",
+        "file with the admin key for REST, at least 24 characters; needed while AUTH is on",
+    ),
+    setting(
+        "CORS_ALLOWED_ORIGINS",
+        "none",
+        "origins of browser pages that may call REST, separated by commas, or *",
+    ),
+    setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
+    setting(
+        "MAX_CONCURRENT_UPLOADS",
+        "24",
+        "uploads that may hold a 5 MiB buffer at once; further ones wait",
+    ),
+    setting(
+        "DELIVERY",
+        "presigned",
+        "how printers get images: `presigned` S3 URLs, a `cdn`, or a `link` of this server",
+    ),
+    setting(
+        "MAX_URL_LENGTH",
+        "512",
+        "longest URL for a printer that does not say what it takes; beyond it it gets a link",
+    ),
+    setting("PRESIGN_EXPIRES_SECONDS", "3600", "life of every kind of download URL, 60 to 604800"),
+    setting("CDN_BASE_URL", "", "the CDN in front of the bucket; needed for DELIVERY=cdn"),
+    setting("CDN_KEY_PAIR_ID", "", "id of the CloudFront public key; URLs are signed when it is set"),
+    setting(
+        "CDN_PRIVATE_KEY_FILE",
+        "",
+        "its private key as PEM, ECDSA P-256 or RSA-2048; goes with CDN_KEY_PAIR_ID",
+    ),
+    setting(
+        "MAX_CONCURRENT_DOWNLOADS",
+        "1000",
+        "downloads through links that one replica streams at once; further ones get 503",
+    ),
+    setting("DOWNLOADS_PER_ADDRESS", "1200", "downloads through links that one address may start a minute"),
+    setting(
+        "MAX_ATTEMPTS",
+        "3",
+        "tries of one rollout with one printer before it counts as failed, 1 to 100",
+    ),
+    setting(
+        "RETRY_BACKOFF_SECONDS",
+        "30",
+        "wait before a second try; doubles with each further one, up to a day",
+    ),
+    setting("STUCK_AFTER_SECONDS", "1800", "silence after which an open update fails with reason `timeout`"),
+    setting("MAX_CONNECTIONS", "16000", "printers' sockets that one replica holds; further ones get 503"),
+    setting("DRAIN_SECONDS", "30", "time over which sockets are let go on SIGTERM"),
+    setting("LOG_FORMAT", "text", "`text` for people, `json` for machines"),
+    setting("RUST_LOG", "info", "log levels, as in `info,sqlx=warn`"),
+];
