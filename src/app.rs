@@ -140,6 +140,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         buffers: Buffers::new(config.max_concurrent_uploads),
         clock: clock.clone(),
         max_size: config.max_firmware_size,
+        patience: config.upload_timeout,
         shutdown: shutdown.clone(),
     };
     let state = AppState {

@@ -130,6 +130,8 @@ pub struct Config {
     pub cors: Cors,
     /// Largest image, in bytes.
     pub max_firmware_size: u64,
+    /// Longest time for one upload.
+    pub upload_timeout: Duration,
     /// Uploads that hold a buffer at once.
     pub max_concurrent_uploads: u32,
     /// Retries and time-outs of updates.
@@ -227,6 +229,7 @@ impl Config {
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),
+            upload_timeout: read.seconds("UPLOAD_TIMEOUT_SECONDS", 900, 10, 86_400),
             max_concurrent_uploads: read.number("MAX_CONCURRENT_UPLOADS", 24, 1, 10_000),
             attempts: Attempts {
                 max: read.number("MAX_ATTEMPTS", 3, 1, 100),

@@ -48,6 +48,7 @@ pub const SETTINGS: &[Setting] = &[
         "origins of browser pages that may call REST, separated by commas, or *",
     ),
     setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
+    setting("UPLOAD_TIMEOUT_SECONDS", "900", "longest time for one upload, from its first byte to its last"),
     setting(
         "MAX_CONCURRENT_UPLOADS",
         "24",

@@ -73,6 +73,9 @@ pub enum Error {
     /// A rollout or an update needs it.
     #[error("{0}")]
     InUse(String),
+    /// As many uploads are under way as may be.
+    #[error("as many uploads are under way as MAX_CONCURRENT_UPLOADS allows")]
+    Busy,
     /// The server is ending.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -37,6 +37,8 @@ pub struct Uploads {
     pub clock: Clock,
     /// Largest file, in bytes.
     pub max_size: u64,
+    /// Longest time for one form.
+    pub patience: Duration,
     /// The process's end, which ends uploads too, and waits for what they clean up.
     pub shutdown: Shutdown,
 }
@@ -69,7 +71,9 @@ pub async fn upload(on: &Uploads, content_type: &str, body: Body) -> Result<Rele
     let mut writer = None;
     let read = async {
         tokio::select! {
-            read = read(on, id, &mut form, &mut writer) => read,
+            read = timeout(on.patience, read(on, id, &mut form, &mut writer)) => read.unwrap_or_else(|_| {
+                Err(Error::Interrupted(format!("it took longer than {} seconds", on.patience.as_secs())))
+            }),
             () = on.shutdown.hard.cancelled() => Err(Error::ShuttingDown),
         }
     };
@@ -107,7 +111,8 @@ async fn read(
         if form.names_release() {
             check_free(on, &form.draft()?).await?;
         }
-        let writer = writer.insert(ObjectWriter::open(on.store.clone(), &on.buffers, id).await);
+        let opened = ObjectWriter::open(on.store.clone(), &on.buffers, id).await.ok_or(Error::Busy)?;
+        let writer = writer.insert(opened);
         received = Some(receive(on, file, writer).await?);
     }
     let draft = form.draft();

@@ -108,6 +108,10 @@ kinds! {
     RANGE = 416 "range" "The range cannot be served",
         "The Range header asks for bytes that the image does not have.",
         "Ask for bytes within the image, or leave the header out.";
+    /// Too many uploads.
+    UPLOADS_FULL = 503 "uploads-full" "Too many uploads at once",
+        "Each upload holds a buffer, and as many are in use as MAX_CONCURRENT_UPLOADS allows.",
+        "Try again after the seconds in `Retry-After`, or raise the limit.";
     /// Too many downloads.
     DOWNLOADS_FULL = 503 "downloads-full" "Too many downloads at once",
         "This replica streams as many downloads as MAX_CONCURRENT_DOWNLOADS allows, or one address started more than DOWNLOADS_PER_ADDRESS a minute.",

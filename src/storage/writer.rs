@@ -1,10 +1,12 @@
 //! Bytes on their way in: one buffer of a part's size a writer, and a bound on the buffers of all writers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_s3::types::CompletedPart;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::{Error, ObjectKey, Remains, Store};
 use crate::ids::FirmwareId;
@@ -12,6 +14,9 @@ use crate::ids::FirmwareId;
 /// Size of a part, in bytes: the least that S3 allows for all but the last one (S3 user guide, "Multipart upload
 /// limits"). Ten thousand of them make 48 GiB.
 pub const PART_SIZE: usize = 5 << 20;
+
+/// Longest wait for a buffer.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// The buffers of all uploads of this process. A writer waits for one before it takes its first byte.
 #[derive(Clone, Debug)]
@@ -41,11 +46,17 @@ struct Multipart {
 }
 
 impl ObjectWriter {
-    /// Waits for a buffer.
-    pub async fn open(store: Store, buffers: &Buffers, id: FirmwareId) -> Self {
+    /// Waits for a buffer, but not for ever. None when all stayed in use.
+    pub async fn open(store: Store, buffers: &Buffers, id: FirmwareId) -> Option<Self> {
         // The semaphore is never closed.
-        let permit = buffers.0.clone().acquire_owned().await.ok();
-        Self { store, staging: ObjectKey::staging(id), buffer: Vec::new(), multipart: None, _permit: permit }
+        let permit = timeout(WAIT, buffers.0.clone().acquire_owned()).await.ok()?.ok();
+        Some(Self {
+            store,
+            staging: ObjectKey::staging(id),
+            buffer: Vec::new(),
+            multipart: None,
+            _permit: permit,
+        })
     }
 
     /// Takes bytes, and sends a part when the buffer is full and more comes.

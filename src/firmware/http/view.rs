@@ -164,6 +164,10 @@ impl From<Error> for Problem {
                 format!("Somebody changed it in the meantime: {text}; GET it again and decide again."),
             ),
             Error::InUse(_) => Self::new(&problem::FIRMWARE_CONFLICT, text),
+            Error::Busy => Self {
+                retry_after: Some(10),
+                ..Self::new(&problem::UPLOADS_FULL, format!("Try again in a few seconds: {text}."))
+            },
             Error::ShuttingDown => Self {
                 retry_after: Some(5),
                 ..Self::new(&problem::SHUTTING_DOWN, problem::SHUTTING_DOWN.remedy)

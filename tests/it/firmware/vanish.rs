@@ -123,6 +123,29 @@ async fn uploads_beyond_the_buffers_wait_their_turn(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn an_upload_that_takes_too_long_is_cut_off_and_one_that_waits_too_long_is_told_to_come_back(
+    pool: PgPool,
+) {
+    let server =
+        Server::with(pool, &[("MAX_CONCURRENT_UPLOADS", "1"), ("UPLOAD_TIMEOUT_SECONDS", "24")]).await;
+    let idle = Idle::of(&server);
+    let mut slow = begin(&server, Some(1 << 20), 1000).await;
+    idle.until_busy(&server).await;
+    let full = server.upload_bytes(image(1), &[("version", "3.0.0")]).await;
+    assert_eq!(
+        (full.status.as_u16(), full.headers.contains_key("retry-after")),
+        (503, true),
+        "{}",
+        full.body
+    );
+    assert_eq!(full.body["type"], "/docs/problems/uploads-full");
+    let cut = slow.reply(false).await;
+    assert_eq!((cut.status, &cut.json()["type"]), (400, &"/docs/problems/upload-interrupted".into()));
+    nothing(rows(&server).await, &server.objects());
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn a_server_that_ends_finishes_what_it_began_and_begins_nothing(pool: PgPool) {
     let server = Server::start(pool).await;
     let idle = Idle::of(&server);

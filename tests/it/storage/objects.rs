@@ -47,7 +47,7 @@ async fn a_key_with_a_plus_is_one_key_everywhere(ground: Ground) {
     // Through the parts as well.
     let id = FirmwareId::generate();
     let large = key(id, "2.0.0+build.11");
-    let mut writer = ObjectWriter::open(store.clone(), &Buffers::new(1), id).await;
+    let mut writer = ObjectWriter::open(store.clone(), &Buffers::new(1), id).await.unwrap();
     let bytes = fill(&mut writer, PART_SIZE + 1).await;
     writer.finish(&large).await.map_err(|(error, _)| error).unwrap();
     assert!(ground.has(&large).await && read(&store, &large).await == bytes);
@@ -63,7 +63,7 @@ async fn a_writer_of_any_size_makes_one_whole_object(ground: Ground) {
     for size in [1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE, 2 * PART_SIZE + 77] {
         let id = FirmwareId::generate();
         let key = key(id, "1.5.0");
-        let mut writer = ObjectWriter::open(store.clone(), &buffers, id).await;
+        let mut writer = ObjectWriter::open(store.clone(), &buffers, id).await.unwrap();
         let bytes = fill(&mut writer, size).await;
         assert!(!ground.has(&key).await, "seen before its end");
         writer.finish(&key).await.map_err(|(error, _)| error).unwrap();
@@ -78,7 +78,7 @@ async fn an_abandoned_writer_leaves_no_open_upload(ground: Ground) {
     let (store, buffers) = (ground.store().await, Buffers::new(1));
     for (size, open) in [(1000, false), (PART_SIZE, false), (2 * PART_SIZE + 10, true)] {
         let id = FirmwareId::generate();
-        let mut writer = ObjectWriter::open(store.clone(), &buffers, id).await;
+        let mut writer = ObjectWriter::open(store.clone(), &buffers, id).await.unwrap();
         fill(&mut writer, size).await;
         // So that the end of the test means something: there is something to abandon.
         assert_eq!(!ground.remains(id).await.is_empty(), open, "{size}");
@@ -93,7 +93,7 @@ async fn an_abandoned_writer_leaves_no_open_upload(ground: Ground) {
 async fn a_writer_that_cannot_finish_says_what_must_go(ground: Ground) {
     let store = ground.store().await;
     let id = FirmwareId::generate();
-    let mut writer = ObjectWriter::open(store.clone(), &Buffers::new(1), id).await;
+    let mut writer = ObjectWriter::open(store.clone(), &Buffers::new(1), id).await.unwrap();
     fill(&mut writer, PART_SIZE + 1).await;
     // Somebody else ends the upload behind its back.
     for upload in uploads(&ground, id).await {
@@ -136,7 +136,7 @@ async fn many_writers_share_the_buffers(ground: Ground) {
     for id in ids {
         let (store, buffers) = (store.clone(), buffers.clone());
         writers.spawn(async move {
-            let mut writer = ObjectWriter::open(store, &buffers, id).await;
+            let mut writer = ObjectWriter::open(store, &buffers, id).await.unwrap();
             let bytes = fill(&mut writer, PART_SIZE + 100).await;
             writer.finish(&key(id, "1.5.0")).await.map_err(|(error, _)| error).unwrap();
             Bytes::from(bytes)

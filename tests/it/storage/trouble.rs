@@ -96,7 +96,7 @@ async fn a_server_that_is_away_is_told_soon(ground: Ground) {
 async fn remains_go_as_soon_as_the_server_is_back(ground: Ground) {
     let (store, wire) = behind_wire(&ground).await;
     let id = FirmwareId::generate();
-    let mut writer = ObjectWriter::open(store, &Buffers::new(1), id).await;
+    let mut writer = ObjectWriter::open(store, &Buffers::new(1), id).await.unwrap();
     fill(&mut writer, 2 * PART_SIZE).await;
     wire.cut();
     let mut remains = writer.abandon();
