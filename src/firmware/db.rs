@@ -265,3 +265,15 @@ pub(super) async fn delete(
     let key = sqlx::query_scalar!("delete from firmware_versions where id = $1 returning object_key", id.0);
     Ok(key.fetch_optional(conn).await?.map(ObjectKey::stored))
 }
+
+/// Those of these keys that a release names.
+pub(super) async fn named(conn: &mut PgConnection, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!("select object_key from firmware_versions where object_key = any($1)", keys)
+        .fetch_all(conn)
+        .await
+}
+
+/// Whether there is any release.
+pub(super) async fn any(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select exists (select 1 from firmware_versions) as "any!""#).fetch_one(conn).await
+}

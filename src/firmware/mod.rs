@@ -11,6 +11,7 @@ mod amend;
 mod db;
 mod delete;
 mod form;
+pub mod gc;
 pub mod http;
 pub mod image;
 mod promote;

@@ -2,6 +2,7 @@
 
 mod away;
 mod download;
+mod gc;
 mod memory;
 mod read;
 mod refused;
