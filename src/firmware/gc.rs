@@ -104,6 +104,10 @@ pub async fn collect(
     tell: &mut (dyn FnMut(&Garbage<'_>) + Send),
 ) -> Result<Total, Error> {
     let mut run = Run { pool, store, now, orders, tell, total: Total::default() };
+    if !orders.dry_run {
+        // Direct uploads that nobody completed; their bytes are found below.
+        db::forget_uploads(&mut *pool.acquire().await?, now).await?;
+    }
     for folder in Folder::ALL {
         run.objects(folder).await?;
         run.uploads(folder).await?;

@@ -6,6 +6,7 @@
 
 mod cdn;
 mod delivery;
+mod direct;
 mod key;
 mod list;
 mod remains;

@@ -31,7 +31,7 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) client: Client,
-    public: Client,
+    pub(super) public: Client,
     pub(super) bucket: String,
     expires: Duration,
 }
