@@ -4,6 +4,7 @@
 mod demo;
 #[cfg(feature = "dev")]
 mod dev;
+mod gc;
 mod serve;
 mod simulate;
 
@@ -37,6 +38,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Remove what no release names from the bucket: objects and open multipart uploads of uploads that broke off
+    ///
+    /// Needs the settings of `serve` for the database and S3 only; the bucket's folders `firmware/` and `staging/` must
+    /// belong to this database alone. It may run beside the servers, daily for example. Exit code 1 when something
+    /// stays that should go.
+    Gc(gc::Args),
     /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
     ///
     /// REST and sockets are on 127.0.0.1:8000 (LISTEN_ADDR), health and metrics on 127.0.0.1:9000 (INTERNAL_ADDR), and
@@ -85,6 +92,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { migrate } => serve::serve(migrate),
         Command::Migrate { check } => serve::migrate(check),
+        Command::Gc(args) => gc::gc(&args),
         #[cfg(feature = "dev")]
         Command::Dev => dev::dev(),
         #[cfg(feature = "dev")]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use self::parts::{PER_ADDRESS, read_auth, read_delivery};
+use self::parts::{PER_ADDRESS, read_auth, read_delivery, read_storage};
 use self::reader::Reader;
 pub use self::settings::{SETTINGS, Setting};
 
@@ -171,17 +171,20 @@ impl Config {
         if read.wrong.is_empty() { Ok(url) } else { Err(Error(read.wrong)) }
     }
 
+    /// Reads the database and S3, for commands on the data.
+    pub fn data_from_env() -> Result<(SecretString, Storage), Error> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let mut read = Reader { lookup: &|name| std::env::var(name).ok(), wrong: Vec::new() };
+        let data = (read.database_url(), read_storage(&mut read));
+        if read.wrong.is_empty() { Ok(data) } else { Err(Error(read.wrong)) }
+    }
+
     /// Reads settings from anything that maps names to values.
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let mut read = Reader { lookup, wrong: Vec::new() };
         let database_url = read.database_url();
         let listen_addr = read.address("LISTEN_ADDR", SocketAddr::from(([0, 0, 0, 0], 8000)));
-        let endpoint = read.url("AWS_ENDPOINT_URL_S3").or_else(|| read.url("AWS_ENDPOINT_URL"));
-        let public_endpoint = read.url("S3_PUBLIC_ENDPOINT");
-        let path_style =
-            read.parsed("S3_PATH_STYLE", endpoint.is_some() || public_endpoint.is_some(), |text| {
-                text.parse().map_err(|_| "must be `true` or `false`".to_owned())
-            });
+        let storage = read_storage(&mut read);
         let base_url =
             read.url("BASE_URL").map_or_else(|| "http://localhost:8000".into(), |url| url.to_string());
         let auth = read_auth(&mut read, listen_addr.ip());
@@ -203,14 +206,7 @@ impl Config {
         let config = Self {
             database_url,
             database_max_connections: read.number("DATABASE_MAX_CONNECTIONS", 20, 2, 1000),
-            storage: Storage {
-                bucket: read.text("S3_BUCKET").unwrap_or_else(|| "firmware".into()),
-                endpoint,
-                public_endpoint,
-                path_style,
-                credentials: None,
-                presign_expires: read.seconds("PRESIGN_EXPIRES_SECONDS", 3600, 60, 604_800),
-            },
+            storage,
             base_url: base_url.trim_end_matches('/').to_owned(),
             listen_addr,
             delivery,

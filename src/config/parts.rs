@@ -7,10 +7,26 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::reader::Reader;
-use super::{Auth, Delivery};
+use super::{Auth, Delivery, Storage};
 
 /// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
 pub(super) const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
+
+pub(super) fn read_storage(read: &mut Reader<'_>) -> Storage {
+    let endpoint = read.url("AWS_ENDPOINT_URL_S3").or_else(|| read.url("AWS_ENDPOINT_URL"));
+    let public_endpoint = read.url("S3_PUBLIC_ENDPOINT");
+    let path_style = read.parsed("S3_PATH_STYLE", endpoint.is_some() || public_endpoint.is_some(), |text| {
+        text.parse().map_err(|_| "must be `true` or `false`".to_owned())
+    });
+    Storage {
+        bucket: read.text("S3_BUCKET").unwrap_or_else(|| "firmware".into()),
+        endpoint,
+        public_endpoint,
+        path_style,
+        credentials: None,
+        presign_expires: read.seconds("PRESIGN_EXPIRES_SECONDS", 3600, 60, 604_800),
+    }
+}
 
 pub(super) fn read_delivery(read: &mut Reader<'_>) -> Delivery {
     let mode = read.parsed("DELIVERY", "presigned", |text| match text {

@@ -1,10 +1,13 @@
 //! The SQL of releases.
 
+use std::collections::BTreeMap;
+
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
 use super::image::Findings;
-use super::{Error, Query, Release, Selector};
+use super::{Error, Query, Release, Selector, direct};
+use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::FirmwareId;
 use crate::storage::ObjectKey;
@@ -264,4 +267,66 @@ pub(super) async fn delete(
 ) -> Result<Option<ObjectKey>, sqlx::Error> {
     let key = sqlx::query_scalar!("delete from firmware_versions where id = $1 returning object_key", id.0);
     Ok(key.fetch_optional(conn).await?.map(ObjectKey::stored))
+}
+
+/// Those of these keys that a release names.
+pub(super) async fn named(conn: &mut PgConnection, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!("select object_key from firmware_versions where object_key = any($1)", keys)
+        .fetch_all(conn)
+        .await
+}
+
+/// Whether there is any release.
+pub(super) async fn any(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select exists (select 1 from firmware_versions) as "any!""#).fetch_one(conn).await
+}
+
+/// Notes a direct upload.
+pub(super) async fn begin_upload(conn: &mut PgConnection, upload: &direct::Row) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into firmware_uploads (id, upload_id, fields, file_size, parts, expires_at) values ($1, $2, $3, $4, $5, $6)",
+        upload.id.0,
+        upload.upload,
+        Json(&upload.fields) as Json<&BTreeMap<String, String>>,
+        upload.size,
+        upload.parts,
+        upload.expires_at,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A direct upload that has not expired.
+pub(super) async fn find_upload(
+    conn: &mut PgConnection,
+    id: FirmwareId,
+    now: Time,
+) -> Result<Option<direct::Row>, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select upload_id, fields as "fields: Json<BTreeMap<String, String>>", file_size, parts, expires_at
+        from firmware_uploads where id = $1 and expires_at > $2"#,
+        id.0,
+        now
+    );
+    Ok(row.fetch_optional(conn).await?.map(|row| direct::Row {
+        id,
+        upload: row.upload_id,
+        fields: row.fields.0,
+        size: row.file_size,
+        parts: row.parts,
+        expires_at: row.expires_at,
+    }))
+}
+
+/// Takes a direct upload away; only one can.
+pub(super) async fn take_upload(conn: &mut PgConnection, id: FirmwareId) -> Result<bool, sqlx::Error> {
+    let taken = sqlx::query!("delete from firmware_uploads where id = $1", id.0).execute(conn).await?;
+    Ok(taken.rows_affected() == 1)
+}
+
+/// Forgets direct uploads that expired.
+pub(super) async fn forget_uploads(conn: &mut PgConnection, now: Time) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from firmware_uploads where expires_at < $1", now).execute(conn).await?;
+    Ok(())
 }

@@ -111,56 +111,7 @@ impl Form {
 
     /// What the text fields said; every error at once.
     pub fn draft(&self) -> Result<Draft, Error> {
-        let mut errors = Vec::new();
-        let raw = |name: &str| {
-            self.texts
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, text)| text.as_str())
-                .filter(|text| !text.is_empty())
-        };
-        let version = parsed(raw("version"), "version", &mut errors);
-        if raw("version").is_none() {
-            errors.push(("version".into(), "is missing; send a semantic version such as 1.5.0".into()));
-        }
-        let channel = parsed(raw("channel"), "channel", &mut errors).unwrap_or_default();
-        let platform: Platform = parsed(raw("platform"), "platform", &mut errors).unwrap_or_default();
-        // Python's requests writes `True` and `False`.
-        let mandatory = match raw("mandatory").map(str::to_ascii_lowercase).as_deref() {
-            None | Some("false" | "0") => false,
-            Some("true" | "1") => true,
-            Some(other) => {
-                errors.push(("mandatory".into(), format!("must be true or false, this is `{other}`")));
-                false
-            }
-        };
-        let validate = match raw("validate") {
-            None | Some("on") => true,
-            Some("off") => false,
-            Some(other) => {
-                errors.push(("validate".into(), format!("must be on or off, this is `{other}`")));
-                true
-            }
-        };
-        let md5 = digest(raw("md5"), "md5", 32, &mut errors);
-        let sha256 = digest(raw("sha256"), "sha256", 64, &mut errors);
-        let min_upgrade_version = parsed(raw("min_upgrade_version"), "min_upgrade_version", &mut errors);
-        let text = |name| raw(name).map(str::to_owned);
-        match version {
-            Some(version) if errors.is_empty() => Ok(Draft {
-                version,
-                channel,
-                platform,
-                release_notes: text("release_notes"),
-                changelog: text("changelog"),
-                mandatory,
-                min_upgrade_version,
-                validate,
-                md5,
-                sha256,
-            }),
-            _ => Err(Error::Invalid(errors)),
-        }
+        draft_of(|name| self.texts.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str()))
     }
 
     /// Whether what was read so far already names the release.
@@ -168,6 +119,54 @@ impl Form {
         ["version", "channel", "platform"]
             .iter()
             .all(|name| self.texts.iter().any(|(known, _)| known == name))
+    }
+}
+
+/// What text fields say; every error at once.
+pub fn draft_of<'a>(raw: impl Fn(&str) -> Option<&'a str>) -> Result<Draft, Error> {
+    let mut errors = Vec::new();
+    let raw = |name: &str| raw(name).filter(|text| !text.is_empty());
+    let version = parsed(raw("version"), "version", &mut errors);
+    if raw("version").is_none() {
+        errors.push(("version".into(), "is missing; send a semantic version such as 1.5.0".into()));
+    }
+    let channel = parsed(raw("channel"), "channel", &mut errors).unwrap_or_default();
+    let platform: Platform = parsed(raw("platform"), "platform", &mut errors).unwrap_or_default();
+    // Python's requests writes `True` and `False`.
+    let mandatory = match raw("mandatory").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("false" | "0") => false,
+        Some("true" | "1") => true,
+        Some(other) => {
+            errors.push(("mandatory".into(), format!("must be true or false, this is `{other}`")));
+            false
+        }
+    };
+    let validate = match raw("validate") {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(other) => {
+            errors.push(("validate".into(), format!("must be on or off, this is `{other}`")));
+            true
+        }
+    };
+    let md5 = digest(raw("md5"), "md5", 32, &mut errors);
+    let sha256 = digest(raw("sha256"), "sha256", 64, &mut errors);
+    let min_upgrade_version = parsed(raw("min_upgrade_version"), "min_upgrade_version", &mut errors);
+    let text = |name| raw(name).map(str::to_owned);
+    match version {
+        Some(version) if errors.is_empty() => Ok(Draft {
+            version,
+            channel,
+            platform,
+            release_notes: text("release_notes"),
+            changelog: text("changelog"),
+            mandatory,
+            min_upgrade_version,
+            validate,
+            md5,
+            sha256,
+        }),
+        _ => Err(Error::Invalid(errors)),
     }
 }
 

@@ -10,7 +10,9 @@
 mod amend;
 mod db;
 mod delete;
+mod direct;
 mod form;
+pub mod gc;
 pub mod http;
 pub mod image;
 mod promote;
@@ -19,6 +21,7 @@ mod upload;
 
 pub use amend::{Amendment, amend};
 pub use db::{count_download, hold, releases_of};
+pub use direct::{Begun, begin, complete};
 pub use promote::{Promotion, promote};
 pub use types::{Draft, Query, Release, Selector};
 pub use upload::{Uploads, upload};
@@ -67,6 +70,9 @@ pub enum Error {
     /// No such release.
     #[error("no release {0}")]
     NotFound(String),
+    /// No such direct upload, or no longer.
+    #[error("no upload {0}")]
+    NoUpload(String),
     /// The version stands in several channels and none was named.
     #[error("the version stands in several channels")]
     Ambiguous(Vec<Channel>),

@@ -44,7 +44,7 @@ pub struct Uploads {
 }
 
 /// What arrived: checksums and size of a file whose bytes the writer has.
-struct Received {
+pub(super) struct Received {
     md5: String,
     sha256: String,
     size: u64,
@@ -56,7 +56,7 @@ struct Received {
 }
 
 /// A file that may become a release.
-struct Accepted {
+pub(super) struct Accepted {
     md5: String,
     sha256: String,
     size: u64,
@@ -122,14 +122,20 @@ async fn read(
         return Err(Error::Invalid(errors));
     };
     let draft = draft?;
+    let accepted = accept(on, &draft, received).await?;
+    Ok((draft, accepted))
+}
+
+/// Judges a file that arrived whole.
+pub(super) async fn accept(on: &Uploads, draft: &Draft, received: Received) -> Result<Accepted, Error> {
     if received.size == 0 {
         return Err(Refusal::Empty.into());
     }
-    check_digests(&draft, &received)?;
+    check_digests(draft, &received)?;
     let Received { md5, sha256, size, inspector, refused, .. } = received;
-    let image = inspect(&draft, inspector, refused)?;
-    check_free(on, &draft).await?;
-    Ok((draft, Accepted { md5, sha256, size, image }))
+    let image = inspect(draft, inspector, refused)?;
+    check_free(on, draft).await?;
+    Ok(Accepted { md5, sha256, size, image })
 }
 
 /// What the client says that it sent must be what arrived.
@@ -166,24 +172,48 @@ fn inspect(
 }
 
 async fn receive(on: &Uploads, mut file: File, writer: &mut ObjectWriter) -> Result<Received, Error> {
-    let (mut md5, mut sha256, mut size) = (Md5::new(), Sha256::new(), 0u64);
     let promised = file.content_digest()?;
-    // curl sends the file before the fields that name it, `validate=off` among them: a refusal waits for the form.
-    let (mut inspector, mut refused) = (Inspector::undeclared(), None);
+    let mut examiner = Examiner::new();
     while let Some(chunk) = file.chunk().await? {
-        size += chunk.len() as u64;
-        if size > on.max_size {
+        if examiner.size + chunk.len() as u64 > on.max_size {
             return Err(Error::TooLarge { limit: on.max_size });
         }
-        md5.update(&chunk);
-        sha256.update(&chunk);
-        if refused.is_none() {
-            refused = inspector.update(&chunk).err();
-        }
+        examiner.take(&chunk);
         writer.write(&chunk).await?;
     }
-    let (md5, sha256) = (hex::encode(md5.finalize()), hex::encode(sha256.finalize()));
-    Ok(Received { md5, sha256, size, promised, inspector, refused })
+    Ok(examiner.finish(promised))
+}
+
+/// Looks at a file's bytes as they pass.
+pub(super) struct Examiner {
+    md5: Md5,
+    sha256: Sha256,
+    size: u64,
+    inspector: Inspector,
+    refused: Option<Refusal>,
+}
+
+impl Examiner {
+    /// curl sends the file before the fields that name it, `validate=off` among them: a refusal waits for the form.
+    pub(super) fn new() -> Self {
+        let (md5, sha256, inspector) = (Md5::new(), Sha256::new(), Inspector::undeclared());
+        Self { md5, sha256, size: 0, inspector, refused: None }
+    }
+
+    pub(super) fn take(&mut self, chunk: &[u8]) {
+        self.size += chunk.len() as u64;
+        self.md5.update(chunk);
+        self.sha256.update(chunk);
+        if self.refused.is_none() {
+            self.refused = self.inspector.update(chunk).err();
+        }
+    }
+
+    pub(super) fn finish(self, promised: Option<String>) -> Received {
+        let Self { md5, sha256, size, inspector, refused } = self;
+        let (md5, sha256) = (hex::encode(md5.finalize()), hex::encode(sha256.finalize()));
+        Received { md5, sha256, size, promised, inspector, refused }
+    }
 }
 
 /// The bytes get their name, then the row appears.
@@ -200,13 +230,25 @@ async fn release(
         clean(on, &error, remains).await;
         return Err(error);
     }
-    let release = Release {
+    let release = made(on, id, draft, accepted, key.clone());
+    record(on, &release, Remains::object(on.store.clone(), key)).await
+}
+
+/// The release that an accepted file becomes.
+pub(super) fn made(
+    on: &Uploads,
+    id: FirmwareId,
+    draft: Draft,
+    accepted: Accepted,
+    key: ObjectKey,
+) -> Release {
+    Release {
         id,
         number: 0,
         version: draft.version,
         channel: draft.channel,
         platform: draft.platform,
-        object_key: key.clone(),
+        object_key: key,
         file_size: i64::try_from(accepted.size).unwrap_or(i64::MAX),
         md5: accepted.md5,
         sha256: accepted.sha256,
@@ -222,8 +264,7 @@ async fn release(
         image: accepted.image,
         validated: draft.validate,
         revision: 1,
-    };
-    record(on, &release, Remains::object(on.store.clone(), key)).await
+    }
 }
 
 /// Writes the row of a release whose object stands, and takes the object back when there will be none.
@@ -275,7 +316,7 @@ async fn insert(on: &Uploads, release: &Release) -> Result<Release, NoRow> {
 }
 
 /// Removes what a refused upload left: before the answer, so that it tells the truth; behind it when S3 is away.
-async fn clean(on: &Uploads, why: &Error, mut remains: Remains) {
+pub(super) async fn clean(on: &Uploads, why: &Error, mut remains: Remains) {
     let away = matches!(why, Error::Storage(storage::Error::Unavailable(_) | storage::Error::Timeout(_)));
     if !away && remains.remove().await.is_ok() {
         return;
@@ -287,7 +328,7 @@ fn sweep(on: &Uploads, remains: Remains) {
     on.shutdown.tasks.spawn(remains.remove_patiently(on.shutdown.soft.clone()));
 }
 
-async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error> {
+pub(super) async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error> {
     let mut conn = on.pool.acquire().await?;
     if db::exists(&mut conn, &draft.version, draft.channel, draft.platform).await? {
         return Err(Error::Exists {

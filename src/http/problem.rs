@@ -236,9 +236,10 @@ impl From<storage::Error> for Problem {
             storage::Error::Unavailable(_) | storage::Error::Timeout(_) => {
                 Self::unavailable("The object store", error)
             }
-            storage::Error::NotFound(_) | storage::Error::Denied(_) | storage::Error::Other(_) => {
-                Self::internal(error)
-            }
+            storage::Error::NotFound(_)
+            | storage::Error::Denied(_)
+            | storage::Error::Unsupported(_)
+            | storage::Error::Other(_) => Self::internal(error),
         }
     }
 }

@@ -26,6 +26,23 @@ impl ObjectKey {
         Self(text)
     }
 
+    /// A name that was met in the bucket, if it is letter by letter one that we would make. Others may keep their own
+    /// things beside ours, and those are none of our business.
+    pub fn recognise(text: &str) -> Option<Self> {
+        let key = match text.split_once('/')? {
+            ("staging", id) => Self::staging(FirmwareId(id.parse().ok()?)),
+            ("firmware", rest) => {
+                let (id, name) = rest.split_once('/')?;
+                let name = name.strip_prefix("paperminder-")?.strip_suffix(".bin")?;
+                let (version, channel) = name.rsplit_once('-')?;
+                let version: Version = version.parse().ok()?;
+                Self::firmware(FirmwareId(id.parse().ok()?), &version, channel.parse().ok()?)
+            }
+            _ => return None,
+        };
+        (key.as_str() == text).then_some(key)
+    }
+
     /// The key.
     pub fn as_str(&self) -> &str {
         &self.0

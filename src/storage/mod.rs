@@ -6,7 +6,9 @@
 
 mod cdn;
 mod delivery;
+mod direct;
 mod key;
+mod list;
 mod remains;
 mod s3;
 mod writer;
@@ -14,6 +16,7 @@ mod writer;
 pub use cdn::{BadKey, Cdn};
 pub use delivery::{Address, Delivery, Mode};
 pub use key::ObjectKey;
+pub use list::{Folder, Listed, OpenUpload, Page, UploadCursor};
 pub use remains::Remains;
 pub use s3::{Object, Store};
 pub use writer::{Buffers, ObjectWriter, PART_SIZE};
@@ -33,6 +36,9 @@ pub enum Error {
     /// No answer in time.
     #[error("S3 did not answer in time: {0}")]
     Timeout(String),
+    /// This server does not have the operation.
+    #[error("S3 does not offer this: {0}")]
+    Unsupported(String),
     /// Anything else.
     #[error("S3 failed: {0}")]
     Other(String),
@@ -70,6 +76,35 @@ mod tests {
             key().as_str(),
             "firmware/00000000-0000-0000-0000-000000000000/paperminder-1.5.0-beta.bin"
         );
+    }
+
+    #[test]
+    fn only_a_key_that_we_would_make_is_recognised() {
+        let release = "firmware/00000000-0000-0000-0000-000000000000/paperminder";
+        for ours in [
+            key().to_string(),
+            format!("{release}-1.5.0-rc.1-x+b-7-canary.bin"),
+            "staging/0197c3a0-1111-7222-8333-444455556666".into(),
+        ] {
+            assert_eq!(ObjectKey::recognise(&ours).map(|key| key.to_string()), Some(ours));
+        }
+        for foreign in [
+            String::new(),
+            "firmware/".into(),
+            "firmware/notes.txt".into(),
+            "firmware/00000000-0000-0000-0000-000000000000/".into(),
+            format!("{release}-1.5.0-nightly.bin"),
+            format!("{release}-1.5-stable.bin"),
+            format!("{release}-1.5.0-stable.bin.bak"),
+            format!("backup/{release}-1.5.0-stable.bin"),
+            "firmware/{00000000-0000-0000-0000-000000000000}/paperminder-1.5.0-stable.bin".into(),
+            "staging/00000000000000000000000000000000".into(),
+            "staging/0197C3A0-1111-7222-8333-444455556666".into(),
+            "staging/0197c3a0-1111-7222-8333-444455556666/part".into(),
+            "Firmware/00000000-0000-0000-0000-000000000000/paperminder-1.5.0-stable.bin".into(),
+        ] {
+            assert_eq!(ObjectKey::recognise(&foreign), None, "{foreign}");
+        }
     }
 
     #[tokio::test]

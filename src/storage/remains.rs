@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, ObjectKey, Store};
+use crate::ids::FirmwareId;
 
 /// First wait between tries; doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -26,6 +27,11 @@ impl Remains {
     /// A single object.
     pub fn object(store: Store, key: ObjectKey) -> Self {
         Self { store, upload: None, objects: vec![key] }
+    }
+
+    /// What a direct upload may have left: its multipart upload, and objects.
+    pub fn staged(store: Store, id: FirmwareId, upload: Option<String>, objects: Vec<ObjectKey>) -> Self {
+        Self::new(store, upload.map(|upload| (ObjectKey::staging(id), upload)), objects)
     }
 
     pub(super) fn new(store: Store, upload: Option<(ObjectKey, String)>, objects: Vec<ObjectKey>) -> Self {

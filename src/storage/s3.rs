@@ -30,9 +30,9 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The bucket.
 #[derive(Clone, Debug)]
 pub struct Store {
-    client: Client,
-    public: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) public: Client,
+    pub(super) bucket: String,
     expires: Duration,
 }
 
@@ -245,7 +245,7 @@ where
 }
 
 /// Sorts the SDK's errors into ours.
-fn typed<E>(error: SdkError<E>) -> Error
+pub(super) fn typed<E>(error: SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -257,6 +257,7 @@ where
         SdkError::ServiceError(service) => match service.raw().status().as_u16() {
             404 => Error::NotFound(text),
             401 | 403 => Error::Denied(text),
+            501 => Error::Unsupported(text),
             429 | 500 | 502 | 503 | 504 => Error::Unavailable(text),
             _ => Error::Other(text),
         },

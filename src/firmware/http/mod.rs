@@ -1,6 +1,7 @@
 //! REST of releases.
 
 mod change;
+mod direct;
 mod download;
 mod view;
 
@@ -28,6 +29,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(upload_firmware))
+        .routes(routes!(direct::begin_upload))
+        .routes(routes!(direct::complete_upload))
         .routes(routes!(latest))
         .routes(routes!(get_version, delete, change::patch))
         .routes(routes!(change::post_promotion))

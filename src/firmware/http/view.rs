@@ -148,6 +148,12 @@ impl From<Error> for Problem {
                 &problem::FIRMWARE_NOT_FOUND,
                 format!("Firmware version not found: {text}; list the releases with GET /api/firmware."),
             ),
+            Error::NoUpload(_) => Self::new(
+                &problem::FIRMWARE_NOT_FOUND,
+                format!(
+                    "There is {text} that can be completed: it never was, it expired, or it was completed or refused; begin a new one."
+                ),
+            ),
             Error::Ambiguous(channels) => {
                 let list = channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(", ");
                 Self::new(

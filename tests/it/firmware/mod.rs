@@ -1,7 +1,9 @@
 //! Releases: uploaded, refused, broken off, listed, downloaded, deleted; and the parts that they stand on taken away.
 
 mod away;
+mod direct;
 mod download;
+mod gc;
 mod memory;
 mod read;
 mod refused;

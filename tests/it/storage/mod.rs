@@ -1,6 +1,6 @@
 //! The way to S3, on two servers that share no code: the embedded one, and SeaweedFS.
 
-mod ground;
+pub mod ground;
 mod objects;
 mod presigned;
 mod trouble;
