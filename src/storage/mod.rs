@@ -7,6 +7,7 @@
 mod cdn;
 mod delivery;
 mod key;
+mod narrow;
 mod remains;
 mod s3;
 mod writer;
