@@ -177,8 +177,9 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
         async move { tally.run(pool, stop).await }
     });
-    serve(listener, public(&state, config), &shutdown);
-    serve(internal, internal_routes(state.clone(), handle), &shutdown);
+    let stop = &shutdown.hard;
+    tokio::spawn(http::serve(listener, public(&state, config), stop.clone()));
+    tokio::spawn(http::serve(internal, internal_routes(state.clone(), handle), stop.clone()));
     Ok(App { state, address, internal_address })
 }
 
@@ -194,14 +195,6 @@ fn delivery_mode(config: &config::Delivery) -> Result<Mode, Error> {
             Mode::Cdn(Cdn::new(base_url, key.as_ref().map(|(id, pem)| (id.as_str(), pem)))?)
         }
     })
-}
-
-fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) {
-    let stop = shutdown.hard.clone();
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
-    });
 }
 
 impl App {

@@ -6,9 +6,11 @@ pub mod limit;
 pub mod log;
 pub mod page;
 pub mod problem;
+mod serve;
 
 pub use extract::{Body, Params, Segment};
 pub use problem::{FieldError, Kind, Problem};
+pub use serve::serve;
 
 /// A JSON answer. (axum's own type is an extractor too, whose refusals are no problems.)
 pub struct Json<T>(pub T);

@@ -9,6 +9,7 @@ mod delivery;
 mod direct;
 mod key;
 mod list;
+mod narrow;
 mod remains;
 mod s3;
 mod writer;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -12,7 +12,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 
-use super::{Error, ObjectKey};
+use super::{Error, ObjectKey, narrow};
 use crate::clock::Time;
 use crate::config;
 
@@ -33,6 +33,8 @@ pub struct Store {
     pub(super) client: Client,
     pub(super) public: Client,
     pub(super) bucket: String,
+    /// For bytes on their way out.
+    streams: Option<SharedHttpClient>,
     expires: Duration,
 }
 
@@ -77,6 +79,7 @@ impl Store {
         Self {
             client: client(endpoint),
             public: client(config.public_endpoint.as_ref().or(endpoint)),
+            streams: narrow::client(CONNECT_TIMEOUT),
             bucket: config.bucket.clone(),
             expires: config.presign_expires,
         }
@@ -109,12 +112,16 @@ impl Store {
 
     /// Opens an object, or its bytes from the first to the last of a range, both included.
     pub async fn get_range(&self, key: &ObjectKey, range: Option<(u64, u64)>) -> Result<Object, Error> {
+        let mut streams = aws_sdk_s3::Config::builder();
+        streams.set_http_client(self.streams.clone());
         let answer = self
             .client
             .get_object()
             .bucket(&self.bucket)
             .key(key.as_str())
             .set_range(range.map(|(first, last)| format!("bytes={first}-{last}")))
+            .customize()
+            .config_override(streams)
             .send()
             .await
             .map_err(typed)?;

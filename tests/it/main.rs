@@ -18,3 +18,4 @@ mod smoke;
 mod storage;
 mod support;
 mod telemetry;
+mod transfer;

@@ -126,7 +126,7 @@ async fn old_objects_without_a_row_go(bucket: Bucket) {
 async fn old_multipart_uploads_are_ended(pool: PgPool) {
     let bucket = Bucket::on(Ground::seaweedfs().await, pool).await;
     let id = FirmwareId::generate();
-    let mut writer = ObjectWriter::open(bucket.store.clone(), &Buffers::new(1), id).await;
+    let mut writer = ObjectWriter::open(bucket.store.clone(), &Buffers::new(1), id).await.unwrap();
     fill(&mut writer, PART_SIZE + 1).await;
     for foreign in ["firmware/of-somebody.bin", "backup/of-somebody.bin"] {
         bucket

@@ -1,0 +1,58 @@
+//! An HTTP client for many streams at once.
+//!
+//! The SDK's own lets hyper read ahead up to 408 KiB a connection, and offers no way to say less: a thousand images on
+//! their way to slow printers would take hundreds of MiB. This one reads no more than [`BUFFER`] ahead.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::{self, connect};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+
+/// Bytes that a connection may hold before somebody takes them. A head of S3's answers is below 2 KiB.
+const BUFFER: usize = 32 << 10;
+/// Idle connections are let go before S3 does it.
+const IDLE: Duration = Duration::from_secs(15);
+
+type Client = legacy::Client<hyper_rustls::HttpsConnector<connect::HttpConnector>, SdkBody>;
+
+#[derive(Clone, Debug)]
+struct Narrow(Client);
+
+/// Such a client; none on a system without certificates, where the SDK's own has to do.
+pub(super) fn client(connect_within: Duration) -> Option<SharedHttpClient> {
+    let mut tcp = connect::HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(connect_within));
+    let tls = HttpsConnectorBuilder::new().with_provider_and_native_roots(aws_lc_rs::default_provider());
+    let tls = tls.map_err(|error| tracing::warn!(%error, "downloads use the SDK's own HTTP client")).ok()?;
+    let client = legacy::Client::builder(TokioExecutor::new())
+        .http1_max_buf_size(BUFFER)
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(tls.https_or_http().enable_http1().wrap_connector(tcp));
+    let connector = SharedHttpConnector::new(Narrow(client));
+    // Time-outs are the SDK's business: those of a try and of a call hold here as well.
+    Some(http_client_fn(move |_, _| connector.clone()))
+}
+
+impl HttpConnector for Narrow {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let answer = client.request(request).await.map_err(|error| ConnectorError::io(error.into()))?;
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Many transfers at once through the real process: what it holds then has a bound, however many there are and however
+//! slow the other end is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use paperminder_ota::clock::Clock;
+use paperminder_ota::dev::EmbeddedS3;
+use paperminder_ota::ids::{FirmwareId, PrinterRef, UpdateId};
+use paperminder_ota::links::{self, NewLink, Token};
+use reqwest::multipart::{Form, Part};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use socket2::SockRef;
+use sqlx::PgPool;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::sync::{Barrier, Mutex, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::process::{ServeProcess, database_url};
+use crate::support::{embedded_s3, raw};
+
+const UPLOADS: usize = 100;
+const UPLOAD_SIZE: usize = 5 << 20;
+const DOWNLOADS: usize = 1000;
+const DOWNLOAD_SIZE: usize = 1 << 20;
+/// So many begin at a time: a debug build beside a compiler looks up no thousand links within a second.
+const BEGIN: usize = 50;
+/// The most that one replica may hold, in KiB.
+const MOST_KIB: u64 = 300 << 10;
+/// For all of them to begin, and for all of them to end, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One of them at a time: a machine that drops packets for want of memory or time measures nothing.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
+    ServeProcess::start(&[
+        ("DATABASE_URL", &database_url(pool)),
+        ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),
+        ("AWS_ACCESS_KEY_ID", s3.access_key()),
+        ("AWS_SECRET_ACCESS_KEY", s3.secret_key().expose_secret()),
+        ("AWS_REGION", "us-east-1"),
+        ("DELIVERY", "link"),
+        ("DOWNLOADS_PER_ADDRESS", "1000000"),
+    ])
+    .await
+}
+
+async fn upload(client: &reqwest::Client, url: &str, image: Bytes, version: String) -> (u16, Value) {
+    let length = image.len() as u64;
+    let file = Part::stream_with_length(image, length).file_name("firmware.bin");
+    let form = Form::new().text("version", version).text("validate", "off").part("file", file);
+    let answer = client.post(url).multipart(form).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[sqlx::test]
+async fn a_hundred_uploads_at_once_stay_within_the_bound(pool: PgPool) {
+    let _turn = TURN.lock().await;
+    let (s3, folder) = embedded_s3().await;
+    let server = start(&pool, &s3).await;
+    let before = server.peak_memory();
+    // Most wait for a buffer; reqwest gives a peer that takes no bytes 30 seconds, and this machine may be slower.
+    let client = reqwest::Client::builder().tcp_user_timeout(None).build().unwrap();
+    let url = server.url("/api/firmware/upload");
+    let image = Bytes::from(raw::noise(UPLOAD_SIZE, 1));
+    let (md5, _) = raw::checksums(&image);
+    let began = Instant::now();
+    let mut uploads = JoinSet::new();
+    for index in 0..UPLOADS {
+        let (client, url, image) = (client.clone(), url.clone(), image.clone());
+        uploads.spawn(async move { upload(&client, &url, image, format!("1.0.{index}")).await });
+    }
+    while let Some(done) = uploads.join_next().await {
+        let (status, release) = done.unwrap();
+        assert_eq!(
+            (status, &release["md5"]),
+            (201, &Value::from(md5.as_str())),
+            "{release}\n{}",
+            server.log()
+        );
+    }
+    let took = began.elapsed();
+    let peak = server.peak_memory();
+    println!("{UPLOADS} uploads of {UPLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {before} KiB before");
+    assert!(peak < MOST_KIB, "{peak} KiB");
+    assert!(server.terminate().await.success());
+    s3.stop().await;
+    drop(folder);
+}
+
+/// A link for each of so many printers, as claims would have made them.
+async fn hand_out(pool: &PgPool, release: FirmwareId, version: &str, count: usize) -> Vec<Token> {
+    let printers: Vec<_> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
+    let updates: Vec<_> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
+    sqlx::query(
+        "insert into printers (id, printer_id, user_id, bucket, version_key, connection) \
+         select id, id::text, 'somebody', 0, '', 0 from unnest($1::uuid[]) as p (id)",
+    )
+    .bind(&printers)
+    .execute(pool)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt) \
+         select u.id, u.printer, $3, $4, '0.0.0', 1 from unnest($1::uuid[], $2::uuid[]) as u (id, printer)",
+    )
+    .bind(&updates)
+    .bind(&printers)
+    .bind(release.0)
+    .bind(version)
+    .execute(pool)
+    .await
+    .unwrap();
+    let now = Clock::system().now();
+    let links: Vec<_> = updates
+        .into_iter()
+        .zip(printers)
+        .map(|(update, printer)| NewLink {
+            token: Token::generate(),
+            printer: PrinterRef(printer),
+            release,
+            update: UpdateId(update),
+            expires_at: now + Duration::from_secs(3600),
+        })
+        .collect();
+    links::create(&mut pool.acquire().await.unwrap(), &links, now).await.unwrap();
+    links.into_iter().map(|link| link.token).collect()
+}
+
+/// Downloads as a device does: HTTP/1.0, small segments, a small window. It takes the head and one buffer, waits for
+/// all others to be as far, waits until it is told to go on, and takes the rest.
+async fn slow_download(
+    server: SocketAddr,
+    path: String,
+    begin: Arc<Semaphore>,
+    both: Arc<Barrier>,
+) -> Vec<u8> {
+    let beginning = begin.acquire_owned().await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    // Loopback's segments of 64 KiB would let the kernel take whole images off the server's hands.
+    SockRef::from(&socket).set_tcp_mss(1460).unwrap();
+    let mut stream = socket.connect(server).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.0 200 "), "{}", String::from_utf8_lossy(&answer));
+    drop(beginning);
+    both.wait().await;
+    both.wait().await;
+    stream.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+#[sqlx::test]
+async fn a_thousand_slow_downloads_at_once_stay_within_the_bound(pool: PgPool) {
+    let _turn = TURN.lock().await;
+    let (s3, folder) = embedded_s3().await;
+    let server = start(&pool, &s3).await;
+    let image = Bytes::from(raw::noise(DOWNLOAD_SIZE, 2));
+    let url = server.url("/api/firmware/upload");
+    let (status, release) = upload(&reqwest::Client::new(), &url, image.clone(), "1.5.0".into()).await;
+    assert_eq!(status, 201, "{release}");
+    let id = sqlx::query_scalar("select id from firmware_versions").fetch_one(&pool).await.unwrap();
+    let release = FirmwareId(id);
+    let tokens = hand_out(&pool, release, "1.5.0", DOWNLOADS).await;
+    let before = server.peak_memory();
+    let began = Instant::now();
+    let both = Arc::new(Barrier::new(DOWNLOADS + 1));
+    let begin = Arc::new(Semaphore::new(BEGIN));
+    let mut downloads = JoinSet::new();
+    for token in tokens {
+        downloads.spawn(slow_download(server.address, token.path(), begin.clone(), both.clone()));
+    }
+    timeout(PATIENCE, both.wait()).await.unwrap_or_else(|_| panic!("not all begin:\n{}", server.log()));
+    // What may still be filled on the way is filled by now.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let count = "select count(*) from update_history where download_started_at is not null and download_ended_at is null";
+    let under_way: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap();
+    assert_eq!(usize::try_from(under_way).unwrap(), DOWNLOADS, "all at once");
+    let held = server.peak_memory();
+    both.wait().await;
+    while let Some(done) = timeout(PATIENCE, downloads.join_next()).await.unwrap() {
+        let answer = done.unwrap();
+        assert!(answer.ends_with(&image), "{}", String::from_utf8_lossy(&answer[..200]));
+    }
+    let (took, peak) = (began.elapsed(), server.peak_memory());
+    println!(
+        "{DOWNLOADS} downloads of {DOWNLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {held} KiB while all stood, {before} KiB before"
+    );
+    assert!(peak < MOST_KIB, "{peak} KiB");
+    assert!(server.terminate().await.success());
+    s3.stop().await;
+    drop(folder);
+}
