@@ -25,7 +25,7 @@ use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
 use crate::links::{self, Limits};
 use crate::push::{self, Fence, Hub};
-use crate::rollouts::{Engine, Tally};
+use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
@@ -119,8 +119,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
 
     let handle = telemetry::metrics::install();
-    let (shutdown, fence, hub, tally) =
-        (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Tally::default()));
+    let (shutdown, fence, hub, steward) =
+        (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Steward::default()));
     let mode = delivery_mode(&config.delivery)?;
     let base_url: Arc<str> = config.base_url.as_str().into();
     let (engine, queue) = Engine::new(rollouts::Parts {
@@ -130,7 +130,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         delivery: Delivery::new(store.clone(), mode, clock.clone()),
         base_url: base_url.clone(),
         max_url_length: config.downloads.max_url_length,
-        tally: tally.clone(),
+        steward: steward.clone(),
         clock: clock.clone(),
         backoff: config.attempts.backoff,
     });
@@ -145,7 +145,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     };
     let state = AppState {
         pool: pool.clone(),
-        clock,
+        clock: clock.clone(),
         replica: ids::ReplicaId::generate(),
         uploads,
         base_url,
@@ -154,7 +154,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         hub,
         fence,
         engine: engine.clone(),
-        tally: tally.clone(),
+        steward: steward.clone(),
         sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
         attempts: config.attempts,
         drain: config.drain,
@@ -173,9 +173,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
+    tasks.spawn(jobs::fold(state.clone()));
     tokio::spawn({
-        let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
-        async move { tally.run(pool, stop).await }
+        let (steward, pool, clock, stop) = (steward, pool, clock, shutdown.hard.clone());
+        async move { steward.run(pool, clock, stop).await }
     });
     let stop = &shutdown.hard;
     tokio::spawn(http::serve(listener, public(&state, config), stop.clone()));

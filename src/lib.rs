@@ -18,6 +18,9 @@
 //! | 4 state | [`state`] what handlers share |
 //! | 5 edges | each room's `http.rs`, [`line`] the printers' socket, [`jobs`] timers, [`docs`] OpenAPI and problems, [`app`] a running replica, [`cli`] the commands, [`simulate`] printers to try it with, `dev` the embedded PostgreSQL and S3 |
 
+// The OpenAPI example of a rollout is one literal of some fifty fields.
+#![recursion_limit = "256"]
+
 pub mod app;
 pub mod auth;
 pub mod cli;

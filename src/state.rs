@@ -12,7 +12,7 @@ use crate::firmware::Uploads;
 use crate::ids::ReplicaId;
 use crate::links::Limits;
 use crate::push::{Fence, Hub};
-use crate::rollouts::{Engine, Known, Tally};
+use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
 
 /// The parts of a running replica. Clones share them.
@@ -38,8 +38,8 @@ pub struct AppState {
     pub fence: Fence,
     /// Makes the offers.
     pub engine: Arc<Engine>,
-    /// Lets rollouts rest.
-    pub tally: Arc<Tally>,
+    /// Looks after rollouts.
+    pub steward: Arc<Steward>,
     /// Room for sockets.
     pub sockets: Arc<Semaphore>,
     /// Retries and time-outs of updates.

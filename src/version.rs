@@ -74,6 +74,12 @@ impl FromStr for Version {
     }
 }
 
+impl Default for Version {
+    fn default() -> Self {
+        Self::zero()
+    }
+}
+
 impl PartialEq for Version {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
 
 use crate::links;
 use crate::printers;
 use crate::push::{self, Hint};
+use crate::rollouts;
 use crate::state::AppState;
 use crate::updates;
 
@@ -17,6 +17,8 @@ use crate::updates;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often metrics are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often the census is folded where it has grown long.
+const FOLD: Duration = Duration::from_secs(5);
 /// How often expired links are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
@@ -60,6 +62,16 @@ pub async fn expiry(app: AppState) {
     }
 }
 
+/// Keeps the census short.
+pub async fn fold(app: AppState) {
+    while timeout(FOLD, app.shutdown.soft.cancelled()).await.is_err() {
+        let fold = async { rollouts::fold(&mut *app.pool.acquire().await?).await };
+        if let Err(error) = bounded(fold).await {
+            tracing::warn!(%error, "the census could not be folded");
+        }
+    }
+}
+
 /// Forgets links that expired.
 pub async fn sweep(app: AppState) {
     while timeout(SWEEP, app.shutdown.soft.cancelled()).await.is_err() {
@@ -72,9 +84,9 @@ pub async fn sweep(app: AppState) {
 
 async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
-    let silent_since = now - TimeDelta::from_std(app.attempts.stuck_after).unwrap_or(TimeDelta::MAX);
+    let stuck_after = i32::try_from(app.attempts.stuck_after.as_secs()).unwrap_or(i32::MAX);
     let mut tx = app.pool.begin().await?;
-    let ended = updates::expire(&mut tx, silent_since, now).await?;
+    let ended = updates::expire(&mut tx, stuck_after, now).await?;
     if ended.len() > SINGLE_HINTS {
         push::notify(&mut tx, Hint::Everything).await?;
     } else {
@@ -84,7 +96,7 @@ async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
     }
     tx.commit().await?;
     for rollout in ended.into_iter().filter_map(|(_, rollout)| rollout) {
-        app.tally.moved(rollout);
+        app.steward.moved(rollout);
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ impl Session {
             None => return Next::Stop,
         };
         if let Some(rollout) = written.touched {
-            app.tally.moved(rollout);
+            app.steward.moved(rollout);
         }
         let known = Known::new(written.printer.facts, written.remembered);
         let (line, queue) = Line::new(known.facts.printer, written.printer.connection, known);
@@ -124,7 +124,7 @@ impl Session {
             None => return Next::Stop,
         };
         if let Some(rollout) = written.touched {
-            app.tally.moved(rollout);
+            app.steward.moved(rollout);
         }
         line.state().facts = written.printer.facts;
         app.engine.look_at(line.printer);
@@ -140,15 +140,18 @@ impl Session {
     ) -> Result<Option<Written>, sqlx::Error> {
         let (app, ip, now) = (&self.app, self.ip.to_string(), self.app.clock.now());
         let mut tx = app.pool.begin().await?;
-        let Some(printer) = printers::subscribe(&mut tx, said, connection, app.replica, &ip, now).await?
+        let Some(mut printer) = printers::subscribe(&mut tx, said, connection, app.replica, &ip, now).await?
         else {
             return Ok(None);
         };
         let again = connection.is_some();
-        let (remembered, touched) =
-            updates::settle(&mut tx, printer.facts.printer, &said.version, again, now).await?;
+        let settled = updates::settle(&mut tx, printer.facts.printer, &said.version, again, now).await?;
         tx.commit().await?;
-        Ok(Some(Written { printer, remembered, touched }))
+        if let Some((installed, previous)) = settled.installed {
+            printer.facts.cohort.installed = Some(installed);
+            printer.facts.previous = Some(previous);
+        }
+        Ok(Some(Written { printer, remembered: settled.remembered, touched: settled.touched }))
     }
 
     /// A report concerns the open update of this printer; one that names another version than that is about nothing.
@@ -173,7 +176,7 @@ impl Session {
         }
         app.engine.look_at(line.printer);
         if let Some(rollout) = open.rollout.filter(|_| changed) {
-            app.tally.moved(rollout);
+            app.steward.moved(rollout);
         }
         Next::GoOn
     }

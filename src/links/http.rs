@@ -169,7 +169,7 @@ async fn refuse_small(app: &AppState, link: &Link, free: u64) -> Result<Problem,
     }
     tx.commit().await?;
     if let Some((_, Some(rollout))) = ended {
-        app.tally.moved(rollout);
+        app.steward.moved(rollout);
     }
     Ok(Problem::new(&problem::NO_SPACE, format!("{why} It cannot be installed.")))
 }

@@ -1,12 +1,14 @@
 //! The SQL of printers.
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
+use uuid::Uuid;
 
-use super::types::{Facts, Named, Subscribed, Subscription, bucket};
+use super::types::{Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 use super::{Error, Printer};
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
-use crate::ids::{PrinterRef, ReplicaId};
+use crate::ids::{FirmwareId, PrinterId, PrinterRef, ReplicaId, RolloutId, UserId};
+use crate::version::Version;
 use crate::words::{Channel, Platform};
 
 pub(super) static SORTS: &[Sort] = &[
@@ -43,9 +45,12 @@ pub async fn subscribe(
                auto_update = excluded.auto_update, update_channel = excluded.update_channel,
                last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
                connection = excluded.connection, max_url_length = excluded.max_url_length,
-               follows_redirects = excluded.follows_redirects, updated_at = now()
+               follows_redirects = excluded.follows_redirects, updated_at = now(),
+               installed_release = case when p.version_key = excluded.version_key then p.installed_release end,
+               installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
+               previous_version = case when p.version_key = excluded.version_key then p.previous_version end
            where p.connection <= excluded.connection
-           returning p.id, p.connection"#,
+           returning p.id, p.connection, p.installed_release, p.installed_rollout, p.previous_version"#,
         PrinterRef::generate().0,
         said.printer_id.as_str(),
         said.user_id.as_str(),
@@ -69,13 +74,70 @@ pub async fn subscribe(
         printer_id: said.printer_id.clone(),
         user_id: said.user_id.clone(),
         bucket,
-        platform: said.platform,
-        version: said.version.clone(),
-        auto_update: said.auto_update,
-        channel: said.channel,
+        cohort: Cohort {
+            platform: said.platform,
+            version: said.version.clone(),
+            auto_update: said.auto_update,
+            channel: said.channel,
+            installed: read_installed(row.installed_release, row.installed_rollout),
+        },
+        previous: row.previous_version.map(Version::from),
         downloads: said.downloads,
     };
     Ok(Some(Subscribed { facts, connection: row.connection }))
+}
+
+fn read_installed(release: Option<Uuid>, rollout: Option<Uuid>) -> Option<Installed> {
+    release.map(|release| Installed { release: FirmwareId(release), rollout: rollout.map(RolloutId) })
+}
+
+/// Notes which update brought a printer what it runs, and what it ran `before`.
+pub async fn installed(
+    conn: &mut PgConnection,
+    printer: PrinterRef,
+    by: Installed,
+    before: &Version,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update printers set installed_release = $2, installed_rollout = $3, previous_version = $4 where id = $1",
+        printer.0,
+        by.release.0,
+        by.rollout.map(|rollout| rollout.0),
+        before.to_string()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What decisions about a printer are made from, as its row has it.
+pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select printer_id as "printer_id: PrinterId", user_id as "user_id: UserId", bucket, platform as "platform: Platform",
+               firmware_version, auto_update, update_channel as "channel: Channel", installed_release, installed_rollout,
+               previous_version, max_url_length, follows_redirects
+           from printers where id = $1"#,
+        printer.0
+    );
+    let row = row.fetch_one(conn).await?;
+    Ok(Facts {
+        printer,
+        printer_id: row.printer_id,
+        user_id: row.user_id,
+        bucket: u8::try_from(row.bucket).unwrap_or_default(),
+        cohort: Cohort {
+            platform: row.platform,
+            version: row.firmware_version.into(),
+            auto_update: row.auto_update,
+            channel: row.channel,
+            installed: read_installed(row.installed_release, row.installed_rollout),
+        },
+        previous: row.previous_version.map(Version::from),
+        downloads: Downloads {
+            max_url_length: row.max_url_length.map(i32::unsigned_abs),
+            follows_redirects: row.follows_redirects,
+        },
+    })
 }
 
 /// Marks a printer offline, unless a newer socket of it is somewhere. Tells whether it did.

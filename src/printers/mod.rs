@@ -13,9 +13,9 @@ mod presence;
 mod types;
 mod view;
 
-pub use db::{by_name, disconnected, subscribe};
+pub use db::{by_name, disconnected, facts, installed, subscribe};
 pub use presence::{farewell, heartbeat};
-pub use types::{Downloads, Facts, Named, Subscribed, Subscription, bucket};
+pub use types::{Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 pub use view::Printer;
 
 /// What can go wrong with printers.

@@ -2,7 +2,7 @@
 
 use md5::{Digest, Md5};
 
-use crate::ids::{Handle, PrinterId, PrinterRef, UserId};
+use crate::ids::{FirmwareId, Handle, PrinterId, PrinterRef, RolloutId, UserId};
 use crate::version::Version;
 use crate::words::{Channel, Platform};
 
@@ -55,16 +55,36 @@ pub struct Facts {
     pub user_id: UserId,
     /// Place in gradual rollouts, 0 to 99.
     pub bucket: u8,
-    /// Chip family.
-    pub platform: Platform,
-    /// What it runs.
-    pub version: Version,
-    /// Whether it accepts updates that are not mandatory.
-    pub auto_update: bool,
-    /// The channel that it follows.
-    pub channel: Channel,
+    /// What it has in common with others.
+    pub cohort: Cohort,
+    /// What it ran before the update that installed what it runs, when that was one of ours.
+    pub previous: Option<Version>,
     /// What it can take when it downloads.
     pub downloads: Downloads,
+}
+
+/// Printers that are alike in everything that decides which releases they can take. The table `census` counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cohort {
+    /// Chip family.
+    pub platform: Platform,
+    /// What they run.
+    pub version: Version,
+    /// Whether they accept updates that are not mandatory.
+    pub auto_update: bool,
+    /// The channel that they follow.
+    pub channel: Channel,
+    /// What installed their version, when that was one of our updates.
+    pub installed: Option<Installed>,
+}
+
+/// The proved update that brought a printer the version that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// What was installed.
+    pub release: FirmwareId,
+    /// On whose behalf; none when an operator forced it.
+    pub rollout: Option<RolloutId>,
 }
 
 /// A printer whose row was written.

@@ -12,6 +12,8 @@ pub enum Hint {
     Rollout(Uuid),
     /// This printer: its open update ended without a word from it, or an operator wants something.
     Printer(Uuid),
+    /// Failures of this rollout were forgiven.
+    Forgiven(Uuid),
     /// Releases: one was amended, withdrawn or restored.
     Releases,
     /// Anything: notifications may have been lost.
@@ -23,6 +25,7 @@ impl Hint {
         match self {
             Self::Rollout(id) => format!("r{id}"),
             Self::Printer(id) => format!("p{id}"),
+            Self::Forgiven(id) => format!("g{id}"),
             Self::Releases => "f".into(),
             Self::Everything => "*".into(),
         }
@@ -32,6 +35,7 @@ impl Hint {
         match payload.split_at_checked(1)? {
             ("r", id) => id.parse().ok().map(Self::Rollout),
             ("p", id) => id.parse().ok().map(Self::Printer),
+            ("g", id) => id.parse().ok().map(Self::Forgiven),
             ("f", "") => Some(Self::Releases),
             ("*", "") => Some(Self::Everything),
             _ => None,
@@ -54,6 +58,7 @@ mod tests {
         for hint in [
             Hint::Rollout(Uuid::from_u128(1)),
             Hint::Printer(Uuid::from_u128(2)),
+            Hint::Forgiven(Uuid::from_u128(3)),
             Hint::Releases,
             Hint::Everything,
         ] {

@@ -1,12 +1,16 @@
-//! `PATCH` and `DELETE /api/rollouts/{id}`: pausing, resuming, cancelling, the percentage.
+//! What an operator does to a rollout: pausing, resuming, cancelling, the percentage, the next step, an approval, another
+//! try for what failed, undoing it all.
 
 use sqlx::PgPool;
 
-use super::{Error, Rollout, RolloutType, Status, db};
+use super::judge::StatusReason;
+use super::plan::Approval;
+use super::{Error, Rollout, RolloutType, Status, db, rollback};
 use crate::clock::Time;
 use crate::ids::Handle;
 use crate::push::{self, Hint};
 use crate::updates;
+use crate::version::Version;
 
 /// What an operator wants changed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +39,13 @@ impl Rollout {
                 ))
             };
             next.status = self.status.on_request(wanted, due).map_err(refused)?;
+            if self.approval == Approval::Waiting && next.status.offers() {
+                let why = "waits for a second person: POST …/approve";
+                return Err(Error::Conflict(format!("Rollout {} {why}.", self.number)));
+            }
+            if next.status != self.status {
+                next.turned(self, now);
+            }
         }
         if let Some(percentage) = change.percentage.filter(|percentage| *percentage != self.percentage) {
             if self.status == Status::Cancelled {
@@ -42,6 +53,10 @@ impl Rollout {
                     "Rollout {} was cancelled, and that is final; create a new one.",
                     self.number
                 )));
+            }
+            if self.steps.is_some() {
+                let why = "follows its steps; POST …/advance takes the next one";
+                return Err(Error::Conflict(format!("Rollout {} {why}.", self.number)));
             }
             if self.rollout_type == RolloutType::Immediate {
                 let why = "is immediate and always at 100 percent; create a gradual one instead";
@@ -52,15 +67,155 @@ impl Rollout {
         if (next.status, next.percentage) == (self.status, self.percentage) {
             return Ok(next);
         }
-        if next.status.offers() {
-            next.started_at = self.started_at.or(Some(now));
-        }
         let narrowed = (self.status.offers() && !next.status.offers()) || next.percentage < self.percentage;
         next.epoch += i64::from(narrowed);
         next.revision += 1;
         next.updated_at = now;
         Ok(next)
     }
+}
+
+impl Rollout {
+    /// What follows from a new status that an operator asked for.
+    fn turned(&mut self, old: &Self, now: Time) {
+        (self.reason, self.detail) = match self.status {
+            Status::Paused | Status::Cancelled => (Some(StatusReason::Operator), None),
+            _ => (None, None),
+        };
+        if !self.status.offers() {
+            return;
+        }
+        self.started_at = old.started_at.or(Some(now));
+        self.stage_started_at = self.stage_started_at.or(Some(now));
+        match old.reason {
+            // Whoever goes on after too many failures has seen them: what comes is judged by itself.
+            Some(StatusReason::Failures) => {
+                self.begin_stage(now);
+                self.judged_from = self.stage;
+            }
+            Some(StatusReason::Ended) => self.ends_at = None,
+            _ => {}
+        }
+    }
+}
+
+/// Changes a rollout behind its row lock: `how` says what it becomes, or why it cannot be.
+async fn apply(
+    pool: &PgPool,
+    handle: Handle,
+    now: Time,
+    how: impl FnOnce(&mut Rollout) -> Result<(), String>,
+) -> Result<Rollout, Error> {
+    let mut tx = pool.begin().await?;
+    let mut rollout = db::find(&mut tx, handle, true).await?;
+    how(&mut rollout).map_err(Error::Conflict)?;
+    rollout.revision += 1;
+    rollout.updated_at = now;
+    db::update(&mut tx, &rollout).await?;
+    push::notify(&mut tx, Hint::Rollout(rollout.id.0)).await?;
+    tx.commit().await?;
+    Ok(rollout)
+}
+
+/// Takes the next step now, whatever the current one is waiting for.
+pub async fn advance(pool: &PgPool, handle: Handle, now: Time) -> Result<Rollout, Error> {
+    let next = |rollout: &mut Rollout| {
+        let number = rollout.number;
+        if rollout.steps.is_none() {
+            return Err(format!("Rollout {number} has no steps; change rollout_percentage instead."));
+        }
+        if rollout.is_last_step() {
+            return Err(format!("Rollout {number} is in its last step."));
+        }
+        if !rollout.status.offers() {
+            return Err(format!("Rollout {number} is {}; make it active first.", rollout.status));
+        }
+        *rollout = Rollout { revision: rollout.revision, ..rollout.advanced(now) };
+        Ok(())
+    };
+    apply(pool, handle, now, next).await
+}
+
+/// What a second person says about a rollout that waits for it. Agreement starts it, unless it is scheduled for later.
+pub async fn approve(
+    pool: &PgPool,
+    handle: Handle,
+    agreed: bool,
+    comment: Option<String>,
+    now: Time,
+) -> Result<Rollout, Error> {
+    let decided = |rollout: &mut Rollout| {
+        if rollout.approval != Approval::Waiting {
+            let why = match rollout.approval {
+                Approval::NotRequired => "needs no approval",
+                Approval::Approved => "was approved already",
+                Approval::Denied | Approval::Waiting => "was denied, and that is final; create a new one",
+            };
+            return Err(format!("Rollout {} {why}.", rollout.number));
+        }
+        rollout.approval = if agreed { Approval::Approved } else { Approval::Denied };
+        rollout.approval_at = Some(now);
+        if !agreed {
+            rollout.status = Status::Cancelled;
+            (rollout.reason, rollout.detail) = (Some(StatusReason::Denied), comment.clone());
+            rollout.epoch += 1;
+        } else if rollout.status == Status::Pending && rollout.scheduled_for.is_none_or(|at| at <= now) {
+            rollout.status = Status::Active;
+            rollout.started_at = Some(now);
+            rollout.stage_started_at = Some(now);
+        }
+        rollout.approval_comment = comment;
+        Ok(())
+    };
+    apply(pool, handle, now, decided).await
+}
+
+/// Forgives the failures of printers whose tries are used up, so that they are tried again. Returns how many.
+pub async fn retry_failed(pool: &PgPool, handle: Handle) -> Result<(Rollout, u64), Error> {
+    let mut tx = pool.begin().await?;
+    let rollout = db::find(&mut tx, handle, true).await?;
+    if rollout.status == Status::Cancelled {
+        let why = "was cancelled, and that is final; create a new one";
+        return Err(Error::Conflict(format!("Rollout {} {why}.", rollout.number)));
+    }
+    let forgiven = updates::forgive(&mut tx, rollout.id, rollout.max_attempts).await?;
+    push::notify(&mut tx, Hint::Forgiven(rollout.id.0)).await?;
+    tx.commit().await?;
+    Ok((rollout, forgiven))
+}
+
+/// Cancels a rollout, and makes those that bring back the printers that took it: each to the release it had, or all to
+/// a named one.
+pub async fn undo(
+    pool: &PgPool,
+    handle: Handle,
+    to: Option<Version>,
+    now: Time,
+) -> Result<(Rollout, Vec<Rollout>), Error> {
+    let mut tx = pool.begin().await?;
+    let mut rollout = db::find(&mut tx, handle, true).await?;
+    if rollout.reason == Some(StatusReason::RolledBack) {
+        return Err(Error::Conflict(format!("Rollout {} was rolled back already.", rollout.number)));
+    }
+    if let Some(version) = &to
+        && db::catalog(&mut tx).await?.standing(version).is_none()
+    {
+        return Err(Error::FirmwareNotFound(format!("there is no release {version} to go back to")));
+    }
+    if rollout.status != Status::Cancelled {
+        rollout.status = Status::Cancelled;
+        rollout.epoch += 1;
+    }
+    rollout.reason = Some(StatusReason::RolledBack);
+    rollout.detail = None;
+    rollout.revision += 1;
+    rollout.updated_at = now;
+    db::update(&mut tx, &rollout).await?;
+    let text = to.map(|version| version.to_string());
+    let back = rollback::create(&mut tx, &rollout, text.as_deref(), now).await?;
+    push::notify(&mut tx, Hint::Rollout(rollout.id.0)).await?;
+    tx.commit().await?;
+    Ok((rollout, back))
 }
 
 /// Applies a change. No offer is claimed under the old state once this returns; frames already claimed are stopped by

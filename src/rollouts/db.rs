@@ -3,7 +3,9 @@
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, Offering, Plan, ReleaseBrief, Rollout, RolloutType, Status, Target};
+use super::judge::StatusReason;
+use super::plan::{Approval, OnEnd, Span, Template};
+use super::{Catalog, Error, ReleaseBrief, Rollout, RolloutType, Status, Target};
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::{FirmwareId, Handle, PrinterId, RolloutId, UserId};
@@ -18,7 +20,15 @@ pub(super) static SORTS: &[Sort] = &[
 
 const COLUMNS: &str = "r.id, r.number, r.firmware_version_id, r.firmware_version, r.channel, r.target_all, r.target_user_ids, \
     r.target_printer_ids, r.target_channels, r.min_version, r.max_version, r.rollout_type, r.rollout_percentage, r.scheduled_for, \
-    r.max_attempts, r.status, r.epoch, r.revision, r.created_at, r.updated_at, r.started_at";
+    r.max_attempts, r.status, r.epoch, r.revision, r.created_at, r.updated_at, r.started_at, r.allow_downgrade, \
+    r.target_installed_by, r.target_previous_version, r.template, r.steps, r.step, r.stage, r.stage_started_at, r.judged_from, r.abort_on, \
+    r.confirm_within, r.stuck_after, r.max_in_flight, r.rate_per_minute, r.ends_at, r.on_end, r.status_reason, r.status_detail, \
+    r.approval, r.approval_comment, r.approval_at, r.rolls_back";
+
+/// What was parsed before it was stored.
+fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, sqlx::Error> {
+    Ok(row.try_get::<Option<sqlx::types::Json<T>>, _>(column)?.map(|json| json.0))
+}
 
 /// Words of a column that were parsed before they were stored.
 fn words<T: std::str::FromStr>(row: &PgRow, column: &str) -> Result<Option<Vec<T>>, sqlx::Error> {
@@ -44,6 +54,8 @@ impl FromRow<'_, PgRow> for Rollout {
                 channels: words::<Channel>(row, "target_channels")?,
                 min_version: version("min_version")?,
                 max_version: version("max_version")?,
+                installed_by: row.try_get("target_installed_by")?,
+                previous_version: version("target_previous_version")?,
             },
             rollout_type: row.try_get::<RolloutType, _>("rollout_type")?,
             percentage: u8::try_from(number("rollout_percentage")?).unwrap_or_default(),
@@ -55,6 +67,26 @@ impl FromRow<'_, PgRow> for Rollout {
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
             started_at: row.try_get("started_at")?,
+            allow_downgrade: row.try_get("allow_downgrade")?,
+            template: row.try_get::<Option<Template>, _>("template")?,
+            steps: json(row, "steps")?,
+            step: usize::try_from(number("step")?).unwrap_or_default(),
+            stage: number("stage")?,
+            stage_started_at: row.try_get("stage_started_at")?,
+            judged_from: number("judged_from")?,
+            abort_on: json(row, "abort_on")?,
+            confirm_within: Span::of_secs(number("confirm_within")?),
+            stuck_after: row.try_get::<Option<i32>, _>("stuck_after")?.map(Span::of_secs),
+            max_in_flight: row.try_get::<Option<i32>, _>("max_in_flight")?.map(i32::unsigned_abs),
+            rate: json(row, "rate_per_minute")?,
+            ends_at: row.try_get("ends_at")?,
+            on_end: row.try_get::<OnEnd, _>("on_end")?,
+            reason: row.try_get("status_reason")?,
+            detail: row.try_get("status_detail")?,
+            approval: row.try_get::<Approval, _>("approval")?,
+            approval_comment: row.try_get("approval_comment")?,
+            approval_at: row.try_get("approval_at")?,
+            rolls_back: row.try_get("rolls_back")?,
         })
     }
 }
@@ -63,16 +95,29 @@ fn texts<T: ToString>(list: Option<&Vec<T>>) -> Option<Vec<String>> {
     list.map(|list| list.iter().map(ToString::to_string).collect())
 }
 
-/// Writes a new rollout; its number and revision come from the database.
-pub(super) async fn insert(conn: &mut PgConnection, rollout: Rollout) -> Result<Rollout, sqlx::Error> {
+/// A value for a jsonb column.
+fn to_json<T: serde::Serialize>(value: Option<&T>) -> Option<serde_json::Value> {
+    value.and_then(|value| serde_json::to_value(value).ok())
+}
+
+/// Writes a new rollout; its number, epoch and revision come from the database. With a `number` it is one that will be
+/// rolled back: it takes none from the sequence.
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    rollout: Rollout,
+    number: Option<i64>,
+) -> Result<Rollout, sqlx::Error> {
     let target = &rollout.target;
     let (users, printers) = (texts(target.user_ids.as_ref()), texts(target.printer_ids.as_ref()));
     let channels = texts(target.channels.as_ref());
     let row = sqlx::query!(
         "insert into update_rollouts (id, firmware_version_id, firmware_version, channel, target_all, target_user_ids, target_printer_ids, \
          target_channels, min_version, min_version_key, max_version, max_version_key, rollout_type, rollout_percentage, scheduled_for, \
-         max_attempts, status, created_at, updated_at, started_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19) \
+         max_attempts, status, created_at, updated_at, started_at, number, target_installed_by, target_previous_version, \
+         stage_started_at) \
+         overriding system value \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19, \
+             coalesce($20, nextval(pg_get_serial_sequence('update_rollouts', 'number'))), $21, $22, $23) \
          returning number, epoch, revision",
         rollout.id.0,
         rollout.firmware.map(|firmware| firmware.0),
@@ -93,13 +138,38 @@ pub(super) async fn insert(conn: &mut PgConnection, rollout: Rollout) -> Result<
         rollout.status.as_str(),
         rollout.created_at,
         rollout.started_at,
+        number,
+        target.installed_by.map(|rollout| rollout.0),
+        target.previous_version.as_ref().map(ToString::to_string),
+        rollout.stage_started_at,
     );
-    let row = row.fetch_one(conn).await?;
+    let row = row.fetch_one(&mut *conn).await?;
+    sqlx::query!(
+        "update update_rollouts set allow_downgrade = $2, template = $3, steps = $4, abort_on = $5, confirm_within = $6, stuck_after = $7, \
+         max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14 \
+         where id = $1",
+        rollout.id.0,
+        rollout.allow_downgrade,
+        rollout.template.map(Template::as_str),
+        to_json(rollout.steps.as_ref()),
+        to_json(rollout.abort_on.as_ref()),
+        rollout.confirm_within.secs(),
+        rollout.stuck_after.map(Span::secs),
+        rollout.max_in_flight.map(u32::cast_signed),
+        to_json(rollout.rate.as_ref()),
+        rollout.ends_at,
+        rollout.on_end.as_str(),
+        rollout.approval.as_str(),
+        rollout.rolls_back.map(|rollout| rollout.0),
+        rollout.detail,
+    )
+    .execute(conn)
+    .await?;
     Ok(Rollout { number: row.number, epoch: row.epoch, revision: row.revision, ..rollout })
 }
 
 /// The rollout that a path names, locked against change when `lock` says so.
-pub(super) async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) -> Result<Rollout, Error> {
+pub async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) -> Result<Rollout, Error> {
     let mut query =
         QueryBuilder::new(format!("select {COLUMNS} from update_rollouts r where r.deleted_at is null and "));
     match handle {
@@ -121,7 +191,9 @@ pub(super) async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) ->
 pub(super) async fn update(conn: &mut PgConnection, rollout: &Rollout) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update update_rollouts set status = $2, rollout_percentage = $3, epoch = $4, revision = $5, updated_at = $6, started_at = $7, \
-         ended_at = case when $2 = 'cancelled' then coalesce(ended_at, $6) end where id = $1",
+         ended_at = case when $2 = 'cancelled' then coalesce(ended_at, $6) end, step = $8, stage = $9, stage_started_at = $10, \
+         judged_from = $11, status_reason = $12, status_detail = $13, approval = $14, approval_comment = $15, approval_at = $16, \
+         ends_at = $17 where id = $1",
         rollout.id.0,
         rollout.status.as_str(),
         i32::from(rollout.percentage),
@@ -129,6 +201,16 @@ pub(super) async fn update(conn: &mut PgConnection, rollout: &Rollout) -> Result
         rollout.revision,
         rollout.updated_at,
         rollout.started_at,
+        i32::try_from(rollout.step).unwrap_or(i32::MAX),
+        rollout.stage,
+        rollout.stage_started_at,
+        rollout.judged_from,
+        rollout.reason.map(StatusReason::as_str),
+        rollout.detail,
+        rollout.approval.as_str(),
+        rollout.approval_comment,
+        rollout.approval_at,
+        rollout.ends_at,
     )
     .execute(conn)
     .await?;
@@ -175,85 +257,158 @@ pub(super) async fn list(
 /// Starts what is due, once: whoever comes second finds nothing.
 pub(super) async fn start_due(conn: &mut PgConnection, now: Time) -> Result<Vec<Uuid>, sqlx::Error> {
     let started = sqlx::query_scalar!(
-        "update update_rollouts set status = 'active', started_at = coalesce(started_at, $1), updated_at = $1 \
-         where status = 'pending' and scheduled_for <= $1 and deleted_at is null returning id",
+        "update update_rollouts set status = 'active', started_at = coalesce(started_at, $1), stage_started_at = $1, updated_at = $1 \
+         where status = 'pending' and scheduled_for <= $1 and deleted_at is null and approval in ('not_required', 'approved') returning id",
         now
     );
     started.fetch_all(conn).await
 }
 
-/// What the engine works from.
-pub(super) struct Outlook {
-    /// Everything that may make offers.
-    pub plan: Plan,
-    /// The state of those, and of every rollout in `also`: id, epoch, whether it may make offers.
-    pub states: Vec<(Uuid, i64, bool)>,
-    /// When the next scheduled rollout starts.
-    pub next_due: Option<Time>,
+/// When the next scheduled rollout starts.
+pub(super) async fn next_due(conn: &mut PgConnection) -> Result<Option<Time>, sqlx::Error> {
+    let due = sqlx::query_scalar!(
+        "select min(scheduled_for) from update_rollouts where status = 'pending' and deleted_at is null \
+         and approval in ('not_required', 'approved')"
+    );
+    due.fetch_one(conn).await
 }
 
-/// Reads the plan, and besides it the state of the rollouts `also`, in one snapshot.
-pub(super) async fn outlook(conn: &mut PgConnection, also: &[Uuid]) -> Result<Outlook, sqlx::Error> {
+/// Every rollout that may make offers, and those in `also`; the second part says whether it may.
+pub(super) async fn offering(
+    conn: &mut PgConnection,
+    also: &[Uuid],
+) -> Result<Vec<(Rollout, bool)>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!(
         "select {COLUMNS}, r.deleted_at is not null as deleted from update_rollouts r \
          where (r.status in ('active', 'completed') and r.deleted_at is null) or r.id = any("
     ));
-    let rows = query.push_bind(also).push(")").build().fetch_all(&mut *conn).await?;
-    let (mut states, mut rollouts) = (Vec::new(), Vec::new());
-    for row in rows {
-        let (rollout, deleted) = (Rollout::from_row(&row)?, row.try_get::<bool, _>("deleted")?);
+    let rows = query.push_bind(also).push(")").build().fetch_all(conn).await?;
+    let rollout = |row: &PgRow| {
+        let (rollout, deleted) = (Rollout::from_row(row)?, row.try_get::<bool, _>("deleted")?);
         let offers = rollout.status.offers() && !deleted;
-        states.push((rollout.id.0, rollout.epoch, offers));
-        if offers {
-            rollouts.push(rollout);
-        }
-    }
-    let versions: Vec<String> = rollouts.iter().map(|rollout| rollout.version.to_string()).collect();
-    let releases = releases(conn, &versions).await?;
-    let offering = |rollout: Rollout| Offering {
-        releases: releases
-            .iter()
-            .filter(|(version, _)| *version == rollout.version.to_string())
-            .map(|(_, brief)| brief.clone())
-            .collect(),
-        rollout: rollout.id,
-        number: rollout.number,
-        epoch: rollout.epoch,
-        version: rollout.version,
-        channel: rollout.channel,
-        target: rollout.target,
-        percentage: rollout.percentage,
-        max_attempts: rollout.max_attempts,
+        Ok((rollout, offers))
     };
-    let plan = Plan::new(rollouts.into_iter().map(offering).collect());
-    let next_due = sqlx::query_scalar!(
-        "select min(scheduled_for) from update_rollouts where status = 'pending' and deleted_at is null"
-    );
-    Ok(Outlook { plan, states, next_due: next_due.fetch_one(conn).await? })
+    rows.iter().map(rollout).collect()
 }
 
-async fn releases(
-    conn: &mut PgConnection,
-    versions: &[String],
-) -> Result<Vec<(String, ReleaseBrief)>, sqlx::Error> {
+/// These rollouts as they stand once nobody else is changing them, locked until the transaction ends.
+pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Rollout>, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} from update_rollouts r where r.id = any("));
+    query.push_bind(ids).push(") order by r.id for no key update").build_query_as().fetch_all(conn).await
+}
+
+/// Everything that is not cancelled, for explaining.
+pub(super) async fn standing(conn: &mut PgConnection) -> Result<Vec<Rollout>, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!(
+        "select {COLUMNS} from update_rollouts r where r.deleted_at is null and r.status <> 'cancelled'"
+    ));
+    query.build_query_as().fetch_all(conn).await
+}
+
+/// All releases, and which rollouts were cancelled.
+pub async fn catalog(conn: &mut PgConnection) -> Result<Catalog, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select id, version, channel as "channel: Channel", platform as "platform: Platform", mandatory, min_upgrade_version,
-               object_key, md5_checksum
-           from firmware_versions where version = any($1) and deprecated_at is null
-           order by case channel when 'stable' then 0 when 'beta' then 1 else 2 end, platform"#,
-        versions
+               deprecated_at is not null as "deprecated!", file_size, object_key, md5_checksum
+           from firmware_versions"#
     );
-    let rows = rows.fetch_all(conn).await?.into_iter().map(|row| {
-        let brief = ReleaseBrief {
-            id: FirmwareId(row.id),
-            channel: row.channel,
-            platform: row.platform,
-            mandatory: row.mandatory,
-            min_upgrade_version: row.min_upgrade_version.map(Version::from),
-            key: ObjectKey::stored(row.object_key),
-            md5: row.md5_checksum,
-        };
-        (row.version, brief)
+    let releases = rows.fetch_all(&mut *conn).await?.into_iter().map(|row| ReleaseBrief {
+        id: FirmwareId(row.id),
+        version: row.version.into(),
+        channel: row.channel,
+        platform: row.platform,
+        mandatory: row.mandatory,
+        min_upgrade_version: row.min_upgrade_version.map(Version::from),
+        deprecated: row.deprecated,
+        size: row.file_size,
+        key: ObjectKey::stored(row.object_key),
+        md5: row.md5_checksum,
     });
-    Ok(rows.collect())
+    let releases = releases.collect();
+    let cancelled = sqlx::query_scalar!("select id from update_rollouts where status = 'cancelled'");
+    let cancelled = cancelled.fetch_all(conn).await?.into_iter().map(RolloutId).collect();
+    Ok(Catalog::new(releases, cancelled))
+}
+
+/// Lets a rollout rest, or wakes it, if nobody changed it meanwhile.
+pub(super) async fn rest(
+    conn: &mut PgConnection,
+    rollout: &Rollout,
+    to: Status,
+    now: Time,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update update_rollouts set status = $3, updated_at = $4 where id = $1 and status = $2 and revision = $5",
+        rollout.id.0,
+        rollout.status.as_str(),
+        to.as_str(),
+        now,
+        rollout.revision
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What the printers ran before this rollout's updates, of those that took one or are about to.
+pub(super) async fn versions_before(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+) -> Result<Vec<Version>, sqlx::Error> {
+    let rows = sqlx::query_scalar!(
+        r#"select from_version from update_history where rollout_id = $1 and (open or confirmed_at is not null) and not stone
+           group by 1 order by count(*) desc"#,
+        rollout.0
+    );
+    Ok(rows.fetch_all(conn).await?.into_iter().map(Version::from).collect())
+}
+
+/// Whether a connected printer that the rollout's percentage lets in was not offered anything yet, of those that might
+/// take it.
+pub(super) async fn has_untried(conn: &mut PgConnection, rollout: &Rollout) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from update_rollouts r, printers p
+               where r.id = $1 and p.bucket < r.rollout_percentage and p.replica is not null
+                 and rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version)
+                 and (r.target_channels is null or p.update_channel = any(r.target_channels))
+                 and (r.min_version_key is null or p.version_key >= r.min_version_key)
+                 and (r.max_version_key is null or p.version_key <= r.max_version_key)
+                 and p.firmware_version <> r.firmware_version
+                 and exists (select 1 from firmware_versions f where f.version = r.firmware_version and f.platform = p.platform
+                     and f.deprecated_at is null and (r.channel is null or f.channel = r.channel)
+                     and (p.auto_update or f.mandatory) and (r.allow_downgrade or f.version_key > p.version_key))
+                 and not exists (select 1 from update_history u where u.rollout_id = r.id and u.printer = p.id and u.last)
+           ) as "found!""#,
+        rollout.id.0
+    );
+    found.fetch_one(conn).await
+}
+
+/// How many offers of a rollout were made since a moment.
+pub(super) async fn offered_since(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+    since: Time,
+) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_history where rollout_id = $1 and started_at > $2"#,
+        rollout.0,
+        since
+    );
+    count.fetch_one(conn).await
+}
+
+/// How many open updates of a rollout nothing was heard of since a moment, by stage.
+pub(super) async fn silent(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+    since: Time,
+) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select stage, count(*) as "count!" from update_history where rollout_id = $1 and open and last_activity_at < $2 group by 1"#,
+        rollout.0,
+        since
+    );
+    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.stage, row.count)).collect())
 }

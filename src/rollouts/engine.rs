@@ -4,7 +4,7 @@
 //! ready, and on a timer. Whatever it missed or could not do is done by the next turn: work is forgotten only when the
 //! turn that did it succeeded.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::db::{self, Outlook};
 use super::known::Known;
 use super::send::Proposal;
-use super::{Decision, Plan, Rollout, Tally, decide};
+use super::{Decision, Offering, Plan, Rollout, Steward, db, decide, limits};
 use crate::clock::{Clock, Time};
 use crate::ids::{PrinterRef, RolloutId, UpdateId};
 use crate::printers::Facts;
@@ -48,7 +48,7 @@ pub struct Engine {
     pub(super) delivery: Delivery,
     pub(super) base_url: Arc<str>,
     max_url_length: u32,
-    pub(super) tally: Arc<Tally>,
+    pub(super) steward: Arc<Steward>,
     clock: Clock,
     backoff: Duration,
     ready: mpsc::Sender<PrinterRef>,
@@ -69,8 +69,8 @@ pub struct Parts {
     pub base_url: Arc<str>,
     /// Longest URL for a printer that does not say what it takes, in characters.
     pub max_url_length: u32,
-    /// Lets rollouts rest.
-    pub tally: Arc<Tally>,
+    /// Looks after rollouts.
+    pub steward: Arc<Steward>,
     /// Time.
     pub clock: Clock,
     /// Wait before a second try.
@@ -88,6 +88,35 @@ struct Work {
     scan: bool,
 }
 
+/// What the gate of forced updates is called: they have no rollout.
+pub(super) const FORCED: Uuid = Uuid::nil();
+
+/// Offers that the limits leave, as far as this replica knows. Only the claim decides; this spares it what is hopeless.
+struct Left(HashMap<RolloutId, u32>);
+
+impl Left {
+    fn of(plan: &Plan) -> Self {
+        let slots = |offering: &Offering| Some((offering.rollout.id, offering.slots?.0));
+        Self(plan.offerings().iter().filter_map(slots).collect())
+    }
+
+    fn take(&mut self, rollout: RolloutId) -> bool {
+        match self.0.get_mut(&rollout) {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    /// What was used counts for the turns until the plan is read again.
+    fn note(self, plan: &mut Plan) {
+        plan.limit(&self.0);
+    }
+}
+
 /// What looking at some lines led to.
 #[derive(Default)]
 struct Turn {
@@ -102,7 +131,7 @@ impl Engine {
     /// An engine, and the queue that [`run`](Self::run) reads.
     pub fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<PrinterRef>) {
         let (ready, queue) = mpsc::channel(READY);
-        let Parts { pool, hub, fence, delivery, base_url, max_url_length, tally, clock, backoff } = parts;
+        let Parts { pool, hub, fence, delivery, base_url, max_url_length, steward, clock, backoff } = parts;
         let nudge = Notify::new();
         let engine = Self {
             pool,
@@ -111,13 +140,25 @@ impl Engine {
             delivery,
             base_url,
             max_url_length,
-            tally,
+            steward,
             clock,
             backoff,
             ready,
             nudge,
         };
         (Arc::new(engine), queue)
+    }
+
+    /// The printers here that a rollout's last attempt failed with.
+    fn failed_by(&self, rollout: RolloutId) -> Vec<PrinterRef> {
+        let failed = |line: &&PrinterLine| {
+            line.state()
+                .remembered()
+                .past
+                .get(&rollout)
+                .is_some_and(|past| past.status == updates::Status::Failed)
+        };
+        self.hub.all().iter().filter(failed).map(|line| line.printer).collect()
     }
 
     /// A printer has no open update any more, or just connected.
@@ -130,7 +171,7 @@ impl Engine {
     /// An operator changed a rollout. When this returns, nothing of it leaves this replica that may not.
     pub async fn changed(&self, rollout: &Rollout) {
         self.fence.set(rollout.id.0, rollout.epoch, rollout.status.offers()).await;
-        self.tally.moved(rollout.id);
+        self.steward.moved(rollout.id);
         self.nudge.notify_one();
     }
 
@@ -141,6 +182,8 @@ impl Engine {
         mut hints: broadcast::Receiver<Hint>,
         stop: CancellationToken,
     ) {
+        // Forced updates have no rollout that could be narrowed.
+        self.fence.set(FORCED, 0, true).await;
         let mut plan = Plan::default();
         let mut work = Work::default();
         let (mut next, mut refreshed) = (Instant::now(), Instant::now());
@@ -152,6 +195,7 @@ impl Engine {
                 hint = hints.recv() => match hint {
                     Ok(Hint::Printer(id)) => drop(work.printers.insert(PrinterRef(id))),
                     Ok(Hint::Rollout(_) | Hint::Releases) => work.scan = true,
+                    Ok(Hint::Forgiven(id)) => work.printers.extend(self.failed_by(RolloutId(id))),
                     // Notifications may be lost, so nothing that is remembered can be trusted.
                     Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => (work.scan, work.everything) = (true, true),
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -185,10 +229,10 @@ impl Engine {
         let now = self.clock.now();
         let mut due = None;
         if work.scan {
-            let outlook = self.look_ahead(now).await?;
-            (*plan, due) = (outlook.plan, outlook.next_due);
+            (*plan, due) = self.look_ahead(now).await?;
             metrics::scanned(plan.offerings().len());
         }
+        let mut left = Left::of(plan);
         let named = work.printers.iter().filter_map(|printer| self.hub.get(*printer));
         let all = if work.scan || work.everything { self.hub.all() } else { Vec::new() };
         let open = all.iter().filter(|line| {
@@ -200,32 +244,49 @@ impl Engine {
         self.refresh(&stale).await?;
         let lines = if work.scan { all } else { stale };
         for chunk in lines.chunks(BATCH) {
-            let turn = self.weigh(plan, chunk, now);
+            let turn = self.weigh(plan, &mut left, chunk, now);
             due = [due, turn.until].into_iter().flatten().min();
             self.offer(turn.proposals, now).await?;
             self.release(turn.stranded, now).await?;
         }
+        left.note(plan);
         let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
         Ok(wait.max(Duration::from_millis(10)))
     }
 
-    /// Starts what is due, and reads the plan.
-    async fn look_ahead(&self, now: Time) -> Result<Outlook, sqlx::Error> {
+    /// One look at every printer on this replica's sockets, as the timer gives it.
+    pub async fn scan(&self) -> Result<(), sqlx::Error> {
+        let work = Work { scan: true, ..Work::default() };
+        self.turn(&mut Plan::default(), &work).await.map(drop)
+    }
+
+    /// Starts what is due, and reads the plan. Returns when the next start is due as well.
+    async fn look_ahead(&self, now: Time) -> Result<(Plan, Option<Time>), sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         for started in db::start_due(&mut tx, now).await? {
             push::notify(&mut tx, Hint::Rollout(started)).await?;
-            self.tally.moved(RolloutId(started));
+            self.steward.moved(RolloutId(started));
             tracing::info!(rollout = %started, "a scheduled rollout started");
         }
         tx.commit().await?;
         let also = self.fence.open().await;
-        let outlook = db::outlook(&mut *self.pool.acquire().await?, &also).await?;
-        self.fence.set_all(outlook.states.iter().copied()).await;
-        Ok(outlook)
+        let mut tx = self.pool.begin().await?;
+        super::tally::snapshot(&mut tx).await?;
+        let rollouts = db::offering(&mut tx, &also).await?;
+        let states = rollouts.iter().map(|(rollout, offers)| (rollout.id.0, rollout.epoch, *offers));
+        self.fence.set_all(states).await;
+        let rollouts: Vec<_> =
+            rollouts.into_iter().filter_map(|(rollout, offers)| offers.then_some(rollout)).collect();
+        let mut slots = limits::outlook(&mut tx, &rollouts, now).await?;
+        let offering = |rollout: Rollout| Offering { slots: slots.remove(&rollout.id), rollout };
+        let plan = Plan::new(rollouts.into_iter().map(offering).collect(), db::catalog(&mut tx).await?);
+        let due = db::next_due(&mut tx).await?;
+        tx.rollback().await?;
+        Ok((plan, due))
     }
 
     /// Decides for each line. Locks one line at a time, briefly.
-    fn weigh(&self, plan: &Plan, lines: &[PrinterLine], now: Time) -> Turn {
+    fn weigh(&self, plan: &Plan, left: &mut Left, lines: &[PrinterLine], now: Time) -> Turn {
         let mut turn = Turn::default();
         for line in lines {
             let known = line.state();
@@ -239,28 +300,30 @@ impl Engine {
                 continue;
             }
             match decide(plan, &known.facts, &known.remembered().past, self.backoff, now) {
-                Decision::Offer { offering, release, attempt } => {
+                Decision::Offer { offering, pick, tries } if left.take(offering.rollout.id) => {
                     let claim = Claim {
                         update: UpdateId::generate(),
-                        rollout: offering.rollout,
-                        epoch: offering.epoch,
+                        rollout: offering.rollout.id,
+                        epoch: offering.rollout.epoch,
                         printer: line.printer,
                         connection: line.connection,
-                        release: release.id,
-                        version: offering.version.clone(),
-                        from: known.facts.version.clone(),
-                        attempt,
+                        release: pick.release.id,
+                        version: pick.release.version.clone(),
+                        from: known.facts.cohort.version.clone(),
+                        tries,
+                        stone: pick.stone,
                     };
                     turn.proposals.push(Proposal {
                         line: line.clone(),
                         update: claim.update,
-                        rollout: claim.rollout,
-                        version: claim.version.clone(),
-                        release: release.clone(),
+                        rollout: Some(claim.rollout),
+                        release: pick.release.clone(),
                         fits: self.fits(&known.facts),
                         claim: Some(claim),
                     });
                 }
+                // The limits of its rollout leave no more for now; what frees a place leads to another look.
+                Decision::Offer { .. } => {}
                 Decision::Waiting { until, .. } => {
                     turn.until = [turn.until, until].into_iter().flatten().min()
                 }
@@ -270,15 +333,18 @@ impl Engine {
         turn
     }
 
-    /// An open offer that the printer never saw goes out again, as long as its rollout makes offers.
+    /// An open offer that the printer never saw goes out again, as long as its rollout makes offers and its release
+    /// stands.
     fn again(&self, plan: &Plan, line: &PrinterLine, printer: &Facts, open: &Open) -> Option<Proposal> {
-        let offering = plan.offerings().iter().find(|offering| Some(offering.rollout) == open.rollout)?;
-        let release = offering.releases.iter().find(|release| release.id == open.release)?;
+        let offers = |rollout| plan.offerings().iter().any(|offering| offering.rollout.id == rollout);
+        if !open.rollout.is_none_or(offers) {
+            return None;
+        }
+        let release = plan.catalog.get(open.release).filter(|release| !release.deprecated)?;
         Some(Proposal {
             line: line.clone(),
             update: open.update,
-            rollout: offering.rollout,
-            version: open.version.clone(),
+            rollout: open.rollout,
             release: release.clone(),
             fits: self.fits(printer),
             claim: None,

@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::ids::{FirmwareId, PrinterRef};
-    use crate::printers::Downloads;
+    use crate::printers::{Cohort, Downloads};
     use crate::version::Version;
     use crate::words::{Channel, Platform};
 
@@ -131,7 +131,6 @@ mod tests {
             release: FirmwareId::generate(),
             version: Version::zero(),
             from: Version::zero(),
-            attempt: 1,
             sends: 1,
             socket_lost: false,
         }
@@ -147,10 +146,14 @@ mod tests {
             printer_id: "p".parse().unwrap(),
             user_id: "u".parse().unwrap(),
             bucket: 0,
-            platform: Platform::Esp8266,
-            version: Version::zero(),
-            auto_update: true,
-            channel: Channel::Stable,
+            cohort: Cohort {
+                platform: Platform::Esp8266,
+                version: Version::zero(),
+                auto_update: true,
+                channel: Channel::Stable,
+                installed: None,
+            },
+            previous: None,
             downloads: Downloads::default(),
         };
         Known::new(facts, rows(open))

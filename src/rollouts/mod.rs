@@ -7,27 +7,45 @@
 //!   offer is claimed, behind the rollout's row lock.
 //! - Every narrowing (pause, cancel, lower percentage, delete) raises the rollout's epoch. A claim or a frame of an
 //!   older epoch is void, so nothing leaves after the answer.
-//! - Counters are counted, not kept: completed + failed + declined + pending = total, at every commit.
+//! - Counters are sums over a census that the database keeps, judged by the same function: completed + failed + declined
+//!   + pending = total, at every commit.
+//! - Limits hold because a claim counts what is open only once it holds the rollout's row.
 
+mod census;
 mod control;
 mod create;
 mod db;
 mod decide;
 mod engine;
+mod explain;
+mod force;
 pub mod http;
+mod judge;
 mod known;
+mod limits;
+pub mod plan;
+mod rollback;
+#[cfg(test)]
+mod samples;
 mod send;
+mod steward;
 mod tally;
 mod target;
 mod types;
 mod wire;
 
-pub use control::{Change, change, delete};
+pub use census::{fleet, fold};
+pub use control::{Change, advance, approve, change, delete, retry_failed, undo};
 pub use create::{Wanted, create};
-pub use decide::{Decision, Offering, Plan, ReleaseBrief, Why, decide};
+pub use db::{catalog, find};
+pub use decide::{Catalog, Decision, Limit, Offering, Pick, Plan, ReleaseBrief, Why, decide};
 pub use engine::{Engine, Parts};
+pub use explain::{Explanation, PrinterExplanation, explain, explain_rollout};
+pub use force::{Force, force};
+pub use judge::StatusReason;
 pub use known::Known;
-pub use tally::{Counters, Tally, count};
+pub use steward::{Depth, Steward, look};
+pub use tally::{Counters, count, snapshot};
 pub use target::Target;
 pub use types::{Rollout, RolloutType, Status};
 

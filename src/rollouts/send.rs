@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::ReleaseBrief;
-use super::engine::{Engine, PrinterLine};
+use super::engine::{Engine, FORCED, PrinterLine};
+use super::{ReleaseBrief, limits};
 use crate::clock::Time;
 use crate::ids::{RolloutId, UpdateId};
 use crate::links::{self, NewLink, Token};
@@ -25,8 +25,8 @@ const SIGNING: Duration = Duration::from_secs(5);
 pub(super) struct Proposal {
     pub line: PrinterLine,
     pub update: UpdateId,
-    pub rollout: RolloutId,
-    pub version: Version,
+    /// None: an operator forced it.
+    pub rollout: Option<RolloutId>,
     pub release: ReleaseBrief,
     /// Longest URL that the printer takes, in characters.
     pub fits: usize,
@@ -84,7 +84,9 @@ impl Engine {
                 // Every granted proposal has an address or a token.
                 (_, None) => continue,
             };
-            self.tally.moved(proposal.rollout);
+            if let Some(rollout) = proposal.rollout {
+                self.steward.moved(rollout);
+            }
             let (update, line) = (proposal.update, proposal.line.clone());
             if !proposal.send(*epoch, &url) {
                 unsent.push(update);
@@ -131,6 +133,7 @@ async fn grant(
     now: Time,
 ) -> Result<HashMap<UpdateId, i64>, sqlx::Error> {
     let claims: Vec<_> = proposals.iter().filter_map(|proposal| proposal.claim.clone()).collect();
+    let claims = limits::grant(conn, claims, now).await?;
     let again: Vec<_> = proposals
         .iter()
         .filter(|proposal| proposal.claim.is_none())
@@ -154,12 +157,17 @@ impl Proposal {
 
     /// Hands the offer to the socket's task. False when that is gone or does not keep up: then it never left.
     fn send(self, epoch: i64, url: &str) -> bool {
-        let message =
-            FirmwareUpdate { kind: "firmware_update", version: &self.version, url, md5: &self.release.md5 };
+        let message = FirmwareUpdate {
+            kind: "firmware_update",
+            version: &self.release.version,
+            url,
+            md5: &self.release.md5,
+        };
         // A struct of strings always serialises.
         let text = serde_json::to_string(&message).unwrap_or_default();
         let again = self.claim.is_none();
-        let frame = Frame { text, rollout: self.rollout.0, epoch, update: self.update.0, again };
+        let rollout = self.rollout.map_or(FORCED, |rollout| rollout.0);
+        let frame = Frame { text, rollout, epoch, update: self.update.0, again };
         self.line.state().queued(self.claim.as_ref().map(open));
         if self.line.send(Out::Offer(frame)) {
             return true;
@@ -177,7 +185,6 @@ fn open(claim: &Claim) -> Open {
         release: claim.release,
         version: claim.version.clone(),
         from: claim.from.clone(),
-        attempt: claim.attempt,
         sends: 1,
         socket_lost: false,
     }

@@ -1,23 +1,13 @@
-//! Counters, counted from the rows when they are asked for, and the resting state that follows from them.
+//! Counters: the census, judged by the same function that decides.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 
-use sqlx::{PgConnection, PgPool};
-use tokio::sync::Notify;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use sqlx::PgConnection;
 
+use super::census::{self, Attempted, State};
+use super::{Catalog, Rollout, db};
 use crate::ids::RolloutId;
-
-/// How long news are gathered before they are counted.
-const GATHER: Duration = Duration::from_millis(50);
-/// How often every rollout that makes offers is counted, whatever was heard.
-const SAFETY_NET: Duration = Duration::from_secs(10);
-
-/// Longest count. One that hangs is given up and repeated.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::printers::Cohort;
 
 /// How far a rollout is. completed + failed + declined + pending = total.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,154 +24,99 @@ pub struct Counters {
     pub declined: i64,
     /// All others.
     pub pending: i64,
+    /// Of the pending, those with an open update.
+    pub in_flight: i64,
     /// Printers of the target that it cannot serve, by reason.
     pub excluded: BTreeMap<String, i64>,
 }
 
 impl Counters {
-    fn add(&mut self, class: &str, count: i64) {
-        let field = match class {
-            "completed" => &mut self.completed,
-            "failed" => &mut self.failed,
-            "declined" => &mut self.declined,
-            "pending" => &mut self.pending,
-            reason => {
-                *self.excluded.entry(reason.to_owned()).or_default() += count;
-                return;
+    /// Counts `population`, the printers that the rollout names, and those of them and others that it has an attempt
+    /// with. A printer counts once, by its last attempt; as failed only when its tries are used up or it cannot be
+    /// tried again. Pure.
+    fn of(
+        rollout: &Rollout,
+        catalog: &Catalog,
+        population: &[(Cohort, i64)],
+        attempted: &[Attempted],
+    ) -> Self {
+        let mut counters = Self::default();
+        for (cohort, count) in population {
+            counters.untried(rollout, catalog, cohort, *count);
+        }
+        for Attempted { named, cohort, state, count, .. } in attempted {
+            if *named {
+                counters.untried(rollout, catalog, cohort, -count);
             }
-        };
-        *field += count;
-        self.total += count;
+            let again = || *named && rollout.target.admits(cohort) && catalog.pick(rollout, cohort).is_ok();
+            let field = match state {
+                State::Open => {
+                    counters.in_flight += count;
+                    &mut counters.pending
+                }
+                State::Completed => &mut counters.completed,
+                State::Confirmed => {
+                    counters.confirmed += count;
+                    &mut counters.completed
+                }
+                State::Declined => &mut counters.declined,
+                State::Failed if again() => &mut counters.pending,
+                State::Failed | State::UsedUp => &mut counters.failed,
+            };
+            *field += count;
+            counters.total += count;
+        }
+        counters.excluded.retain(|_, count| *count != 0);
+        counters
+    }
+
+    fn untried(&mut self, rollout: &Rollout, catalog: &Catalog, cohort: &Cohort, count: i64) {
+        if !rollout.target.admits(cohort) {
+            return;
+        }
+        match catalog.pick(rollout, cohort) {
+            Ok(_) => {
+                self.pending += count;
+                self.total += count;
+            }
+            Err(why) => *self.excluded.entry(why.code().to_owned()).or_default() += count,
+        }
     }
 }
 
-/// Counts these rollouts in one snapshot. A printer counts once, by its last attempt; as failed only when its tries
-/// are used up or it cannot be tried again. The conditions are those of [`super::decide`], in the same order.
+/// Counts these rollouts. Costs the same for ten printers and ten million, but for those that are named in lists.
+///
+/// The connection should be in a transaction that reads one snapshot when writers are at work; see [`snapshot`].
 pub async fn count(
     conn: &mut PgConnection,
-    rollouts: &[RolloutId],
+    rollouts: &[Rollout],
 ) -> Result<HashMap<RolloutId, Counters>, sqlx::Error> {
-    let ids: Vec<_> = rollouts.iter().map(|rollout| rollout.0).collect();
-    let rows = sqlx::query!(
-        r#"with r as (select * from update_rollouts where id = any($1)),
-           last as (
-               select distinct on (u.rollout_id, u.printer) u.rollout_id, u.printer, u.status, u.open, u.attempt, u.confirmed_at
-               from update_history u where u.rollout_id = any($1) and u.status <> 'cancelled'
-               order by u.rollout_id, u.printer, u.attempt desc
-           ),
-           target as (
-               select r.id as rollout_id, p.id as printer,
-                   case when f.id is null then 'no_release_for_platform'
-                        when p.version_key >= f.version_key then 'not_older'
-                        when not p.auto_update and not f.mandatory then 'auto_update_off'
-                        when p.version_key < f.min_upgrade_version_key then 'below_min_upgrade_version'
-                   end as excluded
-               from r join printers p on
-                   (r.target_all or (r.target_user_ids is null and r.target_printer_ids is null)
-                       or p.user_id = any(r.target_user_ids) or p.printer_id = any(r.target_printer_ids))
-                   and (r.target_channels is null or p.update_channel = any(r.target_channels))
-                   and (r.min_version_key is null or p.version_key >= r.min_version_key)
-                   and (r.max_version_key is null or p.version_key <= r.max_version_key)
-               left join lateral (
-                   select f.id, f.version_key, f.mandatory, f.min_upgrade_version_key from firmware_versions f
-                   where f.version = r.firmware_version and f.platform = p.platform and f.deprecated_at is null
-                       and (r.channel is null or f.channel = r.channel)
-                   order by (f.channel = p.update_channel) desc, case f.channel when 'stable' then 0 when 'beta' then 1 else 2 end
-                   limit 1
-               ) f on true
-           )
-           select r.id as "rollout!",
-               case when l.status in ('completed', 'declined') then l.status
-                    when l.open then 'pending'
-                    when l.status = 'failed' and (l.attempt >= r.max_attempts or t.printer is null or t.excluded is not null) then 'failed'
-                    when t.excluded is not null then t.excluded
-                    else 'pending'
-               end as "class!",
-               count(*) as "count!", count(l.confirmed_at) as "confirmed!"
-           from target t full join last l on l.rollout_id = t.rollout_id and l.printer = t.printer
-           join r on r.id = coalesce(t.rollout_id, l.rollout_id)
-           group by 1, 2"#,
-        &ids
-    );
-    let mut counters: HashMap<RolloutId, Counters> =
-        rollouts.iter().map(|rollout| (*rollout, Counters::default())).collect();
-    for row in rows.fetch_all(conn).await? {
-        let of = counters.entry(RolloutId(row.rollout)).or_default();
-        of.add(&row.class, row.count);
-        of.confirmed += row.confirmed;
+    if rollouts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = rollouts.iter().map(|rollout| rollout.id).collect();
+    let catalog = db::catalog(&mut *conn).await?;
+    let fleet = match rollouts.iter().any(|rollout| rollout.target.is_open()) {
+        true => census::fleet(&mut *conn).await?,
+        false => Vec::new(),
+    };
+    let attempted = census::attempted(&mut *conn, &ids).await?;
+    let mut counters = HashMap::new();
+    for rollout in rollouts {
+        let attempted = attempted.get(&rollout.id).map_or(&[][..], Vec::as_slice);
+        let of = if rollout.target.is_open() {
+            Counters::of(rollout, &catalog, &fleet, attempted)
+        } else {
+            let named = census::named(&mut *conn, rollout).await?;
+            Counters::of(rollout, &catalog, &named, attempted)
+        };
+        counters.insert(rollout.id, of);
     }
     Ok(counters)
 }
 
-/// Gathers which rollouts had news, and lets them rest or wakes them.
-#[derive(Debug, Default)]
-pub struct Tally {
-    news: Mutex<HashSet<RolloutId>>,
-    wake: Notify,
-}
-
-impl Tally {
-    /// Something of this rollout moved.
-    pub fn moved(&self, rollout: RolloutId) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(rollout);
-        self.wake.notify_one();
-    }
-
-    /// Works until `stop`, then once more.
-    pub async fn run(&self, pool: PgPool, stop: CancellationToken) {
-        let mut safety_net = tokio::time::interval(SAFETY_NET);
-        loop {
-            let mut everything = false;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = safety_net.tick() => everything = true,
-                () = self.wake.notified() => tokio::time::sleep(GATHER).await,
-            }
-            let news: Vec<_> = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
-                .into_iter()
-                .collect();
-            if (everything || !news.is_empty())
-                && let Err(error) = timeout(PATIENCE, settle(&pool, &news, everything))
-                    .await
-                    .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            {
-                tracing::warn!(%error, "the counters could not be settled and will be later");
-                self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
-            }
-            if stop.is_cancelled() {
-                return;
-            }
-        }
-    }
-}
-
-/// Brings the resting state of these rollouts, or of all that make offers, in line with their counters.
-async fn settle(pool: &PgPool, news: &[RolloutId], everything: bool) -> Result<(), sqlx::Error> {
-    let mut conn = pool.acquire().await?;
-    let ids: Vec<_> = news.iter().map(|rollout| rollout.0).collect();
-    let rollouts = sqlx::query!(
-        "select id, status from update_rollouts where status in ('active', 'completed') and deleted_at is null and (id = any($1) or $2)",
-        &ids,
-        everything
-    );
-    let rollouts = rollouts.fetch_all(&mut *conn).await?;
-    let counters =
-        count(&mut conn, &rollouts.iter().map(|row| RolloutId(row.id)).collect::<Vec<_>>()).await?;
-    for row in rollouts {
-        let Some(counters) = counters.get(&RolloutId(row.id)) else { continue };
-        let rests = counters.pending == 0 && counters.total > 0;
-        let (from, to) = if rests { ("active", "completed") } else { ("completed", "active") };
-        // Nobody was a target: neither completed nor woken.
-        if row.status == from && (rests || counters.pending > 0) {
-            sqlx::query!(
-                "update update_rollouts set status = $3, updated_at = now() where id = $1 and status = $2",
-                row.id,
-                from,
-                to
-            )
-            .execute(&mut *conn)
-            .await?;
-        }
-    }
+/// Makes all that a transaction reads one moment. Call it first.
+pub async fn snapshot(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("set transaction isolation level repeatable read, read only").execute(conn).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Whom a rollout is for: a predicate over printers.
 
-use crate::ids::{PrinterId, UserId};
-use crate::printers::Facts;
+use crate::ids::{PrinterId, RolloutId, UserId};
+use crate::printers::{Cohort, Facts};
 use crate::version::Version;
 use crate::words::Channel;
 
@@ -21,19 +21,42 @@ pub struct Target {
     pub min_version: Option<Version>,
     /// Only printers that run this version or a lower one.
     pub max_version: Option<Version>,
+    /// Only printers whose version was installed by this rollout.
+    pub installed_by: Option<RolloutId>,
+    /// Only printers that ran this version before their last update.
+    pub previous_version: Option<Version>,
 }
 
 impl Target {
-    /// Whether the printer is in the target now. `rollouts/tally.rs` says the same in SQL.
+    /// Whether the printer is in the target now.
     pub fn has(&self, printer: &Facts) -> bool {
-        let named = self.all
+        self.names(printer) && self.admits(&printer.cohort)
+    }
+
+    /// Whether everything that is in the target is so by channel and version alone, not by who it is.
+    pub fn is_open(&self) -> bool {
+        (self.all || (self.user_ids.is_none() && self.printer_ids.is_none()))
+            && self.installed_by.is_none()
+            && self.previous_version.is_none()
+    }
+
+    /// Whether the lists name the printer. The function `rollout_names` of the database says the same.
+    fn names(&self, printer: &Facts) -> bool {
+        let listed = self.all
             || (self.user_ids.is_none() && self.printer_ids.is_none())
             || self.user_ids.as_ref().is_some_and(|users| users.contains(&printer.user_id))
             || self.printer_ids.as_ref().is_some_and(|printers| printers.contains(&printer.printer_id));
-        named
-            && self.channels.as_ref().is_none_or(|channels| channels.contains(&printer.channel))
-            && self.min_version.as_ref().is_none_or(|least| printer.version >= *least)
-            && self.max_version.as_ref().is_none_or(|most| printer.version <= *most)
+        let installed_by = printer.cohort.installed.and_then(|installed| installed.rollout);
+        listed
+            && self.installed_by.is_none_or(|rollout| installed_by == Some(rollout))
+            && self.previous_version.as_ref().is_none_or(|version| printer.previous.as_ref() == Some(version))
+    }
+
+    /// Whether printers of this kind are in the target, if it names them.
+    pub fn admits(&self, cohort: &Cohort) -> bool {
+        self.channels.as_ref().is_none_or(|channels| channels.contains(&cohort.channel))
+            && self.min_version.as_ref().is_none_or(|least| cohort.version >= *least)
+            && self.max_version.as_ref().is_none_or(|most| cohort.version <= *most)
     }
 
     /// Whether it names anything at all.

@@ -1,6 +1,8 @@
 //! What a rollout is, and which way its state may go. No I/O.
 
 use super::Target;
+use super::judge::StatusReason;
+use super::plan::{AbortRule, Approval, OnEnd, Rate, Span, Step, Template};
 use crate::clock::Time;
 use crate::ids::{FirmwareId, RolloutId};
 use crate::version::Version;
@@ -97,6 +99,69 @@ pub struct Rollout {
     pub updated_at: Time,
     /// When it first became active.
     pub started_at: Option<Time>,
+    /// Whether printers that run a newer version are taken down to this one.
+    pub allow_downgrade: bool,
+    /// Where the steps came from.
+    pub template: Option<Template>,
+    /// The steps; none: the percentage is moved by hand.
+    pub steps: Option<Vec<Step>>,
+    /// Index of the current step.
+    pub step: usize,
+    /// Raised with every step and every resume: what is judged together.
+    pub stage: i32,
+    /// When the stage began.
+    pub stage_started_at: Option<Time>,
+    /// The first stage that the abort rule looks at.
+    pub judged_from: i32,
+    /// When it gives up by itself.
+    pub abort_on: Option<AbortRule>,
+    /// Silence after which an open update weighs against the release.
+    pub confirm_within: Span,
+    /// Silence after which an open update fails; none: as the server is configured.
+    pub stuck_after: Option<Span>,
+    /// Most updates that may be open at once.
+    pub max_in_flight: Option<u32>,
+    /// Most offers within any minute.
+    pub rate: Option<Rate>,
+    /// When it ends by itself.
+    pub ends_at: Option<Time>,
+    /// What that means.
+    pub on_end: OnEnd,
+    /// Why it is paused or cancelled.
+    pub reason: Option<StatusReason>,
+    /// The same as a sentence.
+    pub detail: Option<String>,
+    /// Whether a second person has to agree, and what they said.
+    pub approval: Approval,
+    /// Their words.
+    pub approval_comment: Option<String>,
+    /// When they said so.
+    pub approval_at: Option<Time>,
+    /// The rollout that this one undoes.
+    pub rolls_back: Option<RolloutId>,
+}
+
+impl Rollout {
+    /// The step it is in.
+    pub fn current_step(&self) -> Option<&Step> {
+        self.steps.as_ref()?.get(self.step)
+    }
+
+    /// Whether no step follows.
+    pub fn is_last_step(&self) -> bool {
+        self.steps.as_ref().is_none_or(|steps| self.step + 1 >= steps.len())
+    }
+
+    /// Whether something about it bounds how many offers may be made now.
+    pub fn is_limited(&self) -> bool {
+        self.max_in_flight.is_some() || self.rate.is_some() || self.steps.is_some()
+    }
+
+    /// Begins a new stage: what was offered before is judged no more.
+    pub fn begin_stage(&mut self, now: Time) {
+        self.stage += 1;
+        self.stage_started_at = Some(now);
+    }
 }
 
 #[cfg(test)]

@@ -23,18 +23,16 @@ pub async fn remembered(
     let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
     let mut all: HashMap<PrinterRef, Remembered> = HashMap::new();
     let past = sqlx::query!(
-        r#"select distinct on (printer, rollout_id) printer, rollout_id as "rollout!", attempt, status as "status: Status", completed_at
-           from update_history where printer = any($1) and rollout_id is not null and status <> 'cancelled'
-           order by printer, rollout_id, attempt desc"#,
+        r#"select printer, rollout_id as "rollout!", tries, status as "status: Status", completed_at
+           from update_history where printer = any($1) and last and rollout_id is not null"#,
         &ids
     );
     for row in past.fetch_all(&mut *conn).await? {
-        let past =
-            Past { attempts: row.attempt.unsigned_abs(), status: row.status, ended_at: row.completed_at };
+        let past = Past { tries: row.tries.unsigned_abs(), status: row.status, ended_at: row.completed_at };
         all.entry(PrinterRef(row.printer)).or_default().past.insert(RolloutId(row.rollout), past);
     }
     let open = sqlx::query!(
-        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id as "release!", firmware_version, from_version, attempt, sends,
+        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id as "release!", firmware_version, from_version, sends,
                socket_lost_at is not null as "socket_lost!"
            from update_history where printer = any($1) and open"#,
         &ids
@@ -47,7 +45,6 @@ pub async fn remembered(
             release: FirmwareId(row.release),
             version: row.firmware_version.into(),
             from: row.from_version.into(),
-            attempt: row.attempt.unsigned_abs(),
             sends: row.sends,
             socket_lost: row.socket_lost,
         });
@@ -91,6 +88,12 @@ impl FromRow<'_, PgRow> for UpdateView {
     }
 }
 
+/// One attempt.
+pub async fn one(conn: &mut PgConnection, update: UpdateId) -> Result<UpdateView, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} where u.id = "));
+    query.push_bind(update.0).build_query_as().fetch_one(conn).await
+}
+
 /// One page, the cursor of the next, and the count of all.
 type Listed = (Vec<UpdateView>, Option<String>, i64);
 
@@ -119,10 +122,7 @@ pub async fn targets(
 ) -> Result<Listed, sqlx::Error> {
     let filter = |query: &mut QueryBuilder<sqlx::Postgres>| {
         query.push(" where u.rollout_id = ").push_bind(rollout.0);
-        query.push(
-            " and not exists (select 1 from update_history later where later.rollout_id = u.rollout_id \
-             and later.printer = u.printer and later.number > u.number)",
-        );
+        query.push(" and u.last");
         if let Some(status) = status {
             query.push(" and u.status = ").push_bind(status.as_str());
         }

@@ -51,8 +51,11 @@ pub async fn no_space(
     now: Time,
 ) -> Result<Option<(PrinterRef, Option<RolloutId>)>, sqlx::Error> {
     let row = sqlx::query!(
-        "update update_history set status = 'failed', open = false, reason = 'no_space', error_message = $2, completed_at = $3, \
-         last_activity_at = $3 where id = $1 and open and status in ('pending', 'downloading') returning printer, rollout_id",
+        "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
+             for no key update of p) \
+         update update_history u set status = 'failed', open = false, reason = 'no_space', error_message = $2, completed_at = $3, \
+         last_activity_at = $3 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading') \
+         returning u.printer, u.rollout_id",
         update.0,
         why,
         now

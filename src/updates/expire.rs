@@ -10,21 +10,26 @@ use crate::telemetry::metrics;
 /// Most updates that one turn gives up.
 const BATCH: i64 = 1000;
 
-/// Fails open updates without a sign of life since `silent_since`. Conditional, so that any number of replicas may do
-/// it at once.
+/// Fails open updates without a sign of life for `stuck_after` seconds, or for what their rollout says instead. A forced
+/// update that waits for its printer is not silent. Conditional, so that any number of replicas may do it at once.
 pub async fn expire(
     conn: &mut PgConnection,
-    silent_since: Time,
+    stuck_after: i32,
     now: Time,
 ) -> Result<Vec<(PrinterRef, Option<RolloutId>)>, sqlx::Error> {
     let rows = sqlx::query!(
-        "update update_history set status = 'failed', open = false, reason = 'timeout', completed_at = $2, confirmed_at = null, \
+        "with silent as materialized ( \
+             select u.id, u.printer, coalesce(r.stuck_after, $1) as stuck_after \
+             from update_history u left join update_rollouts r on r.id = u.rollout_id \
+             where u.open and u.sends > 0 and u.last_activity_at < $2::timestamptz - make_interval(secs => coalesce(r.stuck_after, $1)) \
+             order by u.last_activity_at limit $3), \
+         p as materialized (select id from printers where id in (select printer from silent) order by id for no key update skip locked) \
+         update update_history u set status = 'failed', open = false, reason = 'timeout', completed_at = $2, confirmed_at = null, \
          error_message = 'Nothing was heard of this update for too long.' \
-         where id in (select id from update_history where open and last_activity_at < $1 order by last_activity_at limit $3 \
-             for update skip locked) \
-           and open and last_activity_at < $1 \
-         returning printer, rollout_id",
-        silent_since,
+         from silent, p where u.id = silent.id and p.id = u.printer \
+           and u.open and u.last_activity_at < $2::timestamptz - make_interval(secs => silent.stuck_after) \
+         returning u.printer, u.rollout_id",
+        stuck_after,
         now,
         BATCH
     );

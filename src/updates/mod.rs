@@ -12,6 +12,7 @@
 mod db;
 mod download;
 mod expire;
+mod forgive;
 pub mod http;
 mod offer;
 mod report;
@@ -19,11 +20,12 @@ mod settle;
 mod types;
 mod view;
 
-pub use db::{TARGET_SORTS, has_open, remembered, targets};
+pub use db::{TARGET_SORTS, has_open, one, remembered, targets};
 pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
+pub use forgive::{Forced, force, forgive};
 pub use offer::{Claim, claim, recall, reoffer, withdraw};
 pub use report::{Report, report, socket_lost};
-pub use settle::settle;
+pub use settle::{Settled, settle};
 pub use types::{Open, Past, Reason, Remembered, Settlement, Status};
 pub use view::UpdateView;

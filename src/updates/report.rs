@@ -1,4 +1,5 @@
-//! What printers say about their open update.
+//! What printers say about their open update. Whatever changes how an update stands holds the printer's row, because
+//! the census counts both together.
 
 use sqlx::PgConnection;
 
@@ -51,8 +52,10 @@ pub async fn report(
         }
         Report::Complete => {
             sqlx::query!(
-                "update update_history set status = 'completed', last_percent = 100, completed_at = $2, last_activity_at = $2 \
-                 where id = $1 and open and status in ('pending', 'downloading')",
+                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
+                     for no key update of p) \
+                 update update_history u set status = 'completed', last_percent = 100, completed_at = $2, last_activity_at = $2 \
+                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
                 update.0,
                 now
             )
@@ -61,8 +64,11 @@ pub async fn report(
         }
         Report::Failed { error } => {
             sqlx::query!(
-                "update update_history set status = 'failed', open = false, reason = 'reported', error_message = $2, completed_at = $3, \
-                 last_activity_at = $3 where id = $1 and open and status in ('pending', 'downloading')",
+                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
+                     for no key update of p) \
+                 update update_history u set status = 'failed', open = false, reason = 'reported', error_message = $2, \
+                 completed_at = $3, last_activity_at = $3 \
+                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
                 update.0,
                 error.as_deref(),
                 now
@@ -72,8 +78,10 @@ pub async fn report(
         }
         Report::Declined => {
             sqlx::query!(
-                "update update_history set status = 'declined', open = false, completed_at = $2, last_activity_at = $2 \
-                 where id = $1 and open and status in ('pending', 'downloading')",
+                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
+                     for no key update of p) \
+                 update update_history u set status = 'declined', open = false, completed_at = $2, last_activity_at = $2 \
+                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
                 update.0,
                 now
             )

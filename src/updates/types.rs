@@ -42,7 +42,7 @@ vocabulary!(
         Superseded = "superseded",
         /// The printer has less room than the image needs.
         NoSpace = "no_space",
-        /// The rollout stopped making offers before the printer saw this one.
+        /// The rollout stopped making offers, or the release was withdrawn, before the printer saw this one.
         Withdrawn = "withdrawn",
     }
 );
@@ -62,8 +62,6 @@ pub struct Open {
     pub version: Version,
     /// What the printer ran when it was offered.
     pub from: Version,
-    /// Which try of this rollout it is.
-    pub attempt: u32,
     /// How often the offer went out.
     pub sends: i32,
     /// Whether the printer's socket was seen to end after the offer.
@@ -73,8 +71,8 @@ pub struct Open {
 /// The last attempt of one rollout with a printer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// How many there were.
-    pub attempts: u32,
+    /// How many tries there were; what is forgiven does not count.
+    pub tries: u32,
     /// How the last one ended.
     pub status: Status,
     /// When that was.
@@ -86,7 +84,7 @@ pub struct Past {
 pub struct Remembered {
     /// The one that is open.
     pub open: Option<Open>,
-    /// The last attempt of each rollout, cancelled ones left out.
+    /// How each rollout stands with it: the last attempt, unless that was cancelled, forgiven or a stepping stone.
     pub past: HashMap<RolloutId, Past>,
 }
 
@@ -144,7 +142,6 @@ mod tests {
             release: FirmwareId::generate(),
             version: "1.5.0".to_owned().into(),
             from: "1.4.0".to_owned().into(),
-            attempt: 1,
             sends: 1,
             socket_lost: false,
         }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use paperminder_ota::ids::{PrinterRef, RolloutId};
+use paperminder_ota::ids::{Handle, PrinterRef};
 use paperminder_ota::printers::{self, Subscription};
-use paperminder_ota::rollouts::{Decision, Offering, Plan, Target, Why, count, decide};
+use paperminder_ota::rollouts::{
+    Decision, Offering, Plan, Rollout, Status, Target, Why, catalog, count, decide, find,
+};
 use paperminder_ota::version::Version;
 use paperminder_ota::words::{Channel, Platform};
 use paperminder_ota::{clock::Clock, ids::ReplicaId};
@@ -54,18 +56,9 @@ fn target() -> impl Strategy<Value = Target> {
             channels,
             min_version,
             max_version,
+            ..Target::default()
         },
     )
-}
-
-fn word(why: Why) -> &'static str {
-    match why {
-        Why::NoReleaseForPlatform => "no_release_for_platform",
-        Why::NotOlder => "not_older",
-        Why::AutoUpdateOff => "auto_update_off",
-        Why::BelowMinUpgradeVersion => "below_min_upgrade_version",
-        other => panic!("{other:?} excludes nobody"),
-    }
 }
 
 #[sqlx::test]
@@ -108,20 +101,23 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
     for round in 0..40 {
         let target = target().new_tree(&mut runner).unwrap().current();
         let channel = (round % 4 != 0).then_some(()).map_or(Some(Channel::Beta), |()| None);
-        let offering = create(&server, &target, channel).await;
-        let rollout = offering.rollout;
-        let plan = Plan::new(vec![offering]);
+        let rollout = create(&server, &target, channel).await;
+        // Written paused, so that the engine leaves it alone; decided as if it were active.
+        let active = Rollout { status: Status::Active, ..rollout.clone() };
+        let plan =
+            Plan::new(vec![Offering { rollout: active, slots: None }], catalog(&mut conn).await.unwrap());
         let mut expected: BTreeMap<&str, i64> = BTreeMap::new();
         for facts in &all {
             let class = match decide(&plan, facts, &HashMap::new(), Duration::ZERO, Clock::system().now()) {
                 Decision::Offer { .. } | Decision::Waiting { .. } => "pending",
                 Decision::Nothing(Some(Why::NotInTarget)) => continue,
-                Decision::Nothing(Some(why)) => word(why),
+                Decision::Nothing(Some(why)) => why.code(),
                 Decision::Nothing(None) => panic!("no reason"),
             };
             *expected.entry(class).or_default() += 1;
         }
-        let counted = count(&mut conn, &[rollout]).await.unwrap().remove(&rollout).unwrap();
+        let counted =
+            count(&mut conn, std::slice::from_ref(&rollout)).await.unwrap().remove(&rollout.id).unwrap();
         let mut actual: BTreeMap<&str, i64> =
             counted.excluded.iter().map(|(class, count)| (class.as_str(), *count)).collect();
         if counted.pending > 0 {
@@ -133,8 +129,8 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
     server.stop().await;
 }
 
-/// Writes a rollout by SQL, paused so that the engine leaves it alone, and reads it as the engine would.
-async fn create(server: &Server, target: &Target, channel: Option<Channel>) -> Offering {
+/// Writes a rollout that has not started, and reads it as the engine would.
+async fn create(server: &Server, target: &Target, channel: Option<Channel>) -> Rollout {
     let texts = |list: Option<Vec<String>>| list.map_or(Value::Null, |list| json!(list));
     let strings = |list: &Option<Vec<Channel>>| {
         list.as_ref().map(|list| list.iter().map(ToString::to_string).collect())
@@ -161,28 +157,7 @@ async fn create(server: &Server, target: &Target, channel: Option<Channel>) -> O
         .await
         .unwrap();
     let mut conn = server.pool.acquire().await.unwrap();
-    let releases =
-        paperminder_ota::firmware::releases_of(&mut conn, &"1.5.0".to_owned().into()).await.unwrap();
-    let brief = |release: paperminder_ota::firmware::Release| paperminder_ota::rollouts::ReleaseBrief {
-        id: release.id,
-        channel: release.channel,
-        platform: release.platform,
-        mandatory: release.mandatory,
-        min_upgrade_version: release.min_upgrade_version,
-        key: release.object_key,
-        md5: release.md5,
-    };
-    Offering {
-        rollout: RolloutId(id),
-        number: 1,
-        epoch: 1,
-        version: "1.5.0".to_owned().into(),
-        channel,
-        target: target.clone(),
-        percentage: 100,
-        max_attempts: 3,
-        releases: releases.into_iter().map(brief).collect(),
-    }
+    find(&mut conn, Handle::Id(id), false).await.unwrap()
 }
 
 /// Rows have ids of their own.
