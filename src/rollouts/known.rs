@@ -152,6 +152,7 @@ mod tests {
             auto_update: true,
             channel: Channel::Stable,
             downloads: Downloads::default(),
+            time_zone: None,
         };
         Known::new(facts, rows(open))
     }

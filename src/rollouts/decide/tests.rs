@@ -23,6 +23,7 @@ fn printer() -> Facts {
         auto_update: true,
         channel: Channel::Stable,
         downloads: crate::printers::Downloads::default(),
+        time_zone: None,
     }
 }
 

@@ -95,6 +95,7 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
             auto_update,
             channel,
             downloads: printers::Downloads::default(),
+            time_zone: None,
         };
         let now = Clock::system().now();
         all.push(
