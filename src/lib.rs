@@ -11,7 +11,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time |
+//! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time, [`windows`] when updates may begin |
 //! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
 //! | 2 shared | [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas |
 //! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] |
@@ -46,4 +46,5 @@ pub mod storage;
 pub mod telemetry;
 pub mod updates;
 pub mod version;
+pub mod windows;
 pub mod words;

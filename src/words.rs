@@ -14,8 +14,9 @@ impl UnknownWord {
     }
 }
 
+// A word is a `tt`, not a `literal`: utoipa does not look into the group that a literal becomes, and would show the variant.
 macro_rules! vocabulary {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:tt),+ $(,)? }) => {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default,
                  serde::Serialize, serde::Deserialize, utoipa::ToSchema, sqlx::Type)]
         $(#[$doc])*
@@ -90,6 +91,10 @@ mod tests {
         for platform in Platform::ALL {
             assert_eq!(platform.as_str().parse(), Ok(*platform));
         }
+        use utoipa::PartialSchema as _;
+        let documented =
+            serde_json::to_value(Platform::schema()).ok().map(|schema| schema["enum"].to_string());
+        assert_eq!(documented, serde_json::to_string(Platform::ALL).ok());
         let error = "nightly".parse::<Channel>().map_err(|error| error.to_string());
         assert_eq!(error, Err("`nightly` is not one of stable, beta, canary".to_owned()));
     }

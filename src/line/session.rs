@@ -57,8 +57,8 @@ pub enum Next {
     GoOn,
     /// Tell the printer something.
     Say(StatusMessage),
-    /// The printer is subscribed: read offers from here.
-    Subscribed(mpsc::Receiver<Out>),
+    /// The printer is subscribed: read offers from here, and tell it what was ignored.
+    Subscribed(mpsc::Receiver<Out>, Option<StatusMessage>),
     /// A newer socket of this printer is here.
     Outdated,
     /// The process is ending.
@@ -80,8 +80,13 @@ impl Session {
     pub async fn take(&mut self, message: Message) -> Next {
         metrics::message(message.kind());
         match (message, self.line.clone()) {
-            (Message::Subscribe(said), None) => self.subscribe(&said).await,
-            (Message::Subscribe(said), Some(line)) => self.subscribe_again(&said, &line).await,
+            (Message::Subscribe(said, ignored), None) => self.subscribe(&said, ignored).await,
+            (Message::Subscribe(said, ignored), Some(line)) => {
+                match (self.subscribe_again(&said, &line).await, ignored) {
+                    (Next::GoOn, Some(status)) => Next::Say(status),
+                    (next, _) => next,
+                }
+            }
             (Message::Report(..), None) => {
                 Next::Say(StatusMessage::new("subscribe_first", "Send a subscribe message first."))
             }
@@ -89,7 +94,7 @@ impl Session {
         }
     }
 
-    async fn subscribe(&mut self, said: &Subscription) -> Next {
+    async fn subscribe(&mut self, said: &Subscription, ignored: Option<StatusMessage>) -> Next {
         let app = &self.app;
         let written = match until_written!(app, self.write_subscription(said, None)) {
             Some(Some(written)) => written,
@@ -108,7 +113,7 @@ impl Session {
         // that was not there yet.
         app.engine.look_at(line.printer);
         self.line = Some(line);
-        Next::Subscribed(queue)
+        Next::Subscribed(queue, ignored)
     }
 
     /// A printer may say again who it is on the same socket. That proves nothing, unless it runs the new version.

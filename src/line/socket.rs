@@ -152,7 +152,10 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session
                 match next {
                     Next::GoOn => {}
                     Next::Say(status) => if !say(socket, status.text()).await { return End::Stuck },
-                    Next::Subscribed(queue) => offers = Some(queue),
+                    Next::Subscribed(queue, ignored) => {
+                        offers = Some(queue);
+                        if let Some(status) = ignored && !say(socket, status.text()).await { return End::Stuck }
+                    }
                     Next::Outdated => return End::Replaced,
                     Next::Stop => return End::Ours,
                 }

@@ -15,8 +15,8 @@ const MAX_TEXT: usize = 256;
 /// A message that was understood.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Who it is and what it runs.
-    Subscribe(Box<Subscription>),
+    /// Who it is and what it runs, and what of it was ignored.
+    Subscribe(Box<Subscription>, Option<StatusMessage>),
     /// About its open update, with the version that it names, if it names one.
     Report(Report, Option<Version>),
 }
@@ -25,7 +25,7 @@ impl Message {
     /// For the metrics.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Subscribe(_) => "subscribe",
+            Self::Subscribe(..) => "subscribe",
             Self::Report(Report::Progress { .. }, _) => "firmware_progress",
             Self::Report(Report::Complete, _) => "firmware_complete",
             Self::Report(Report::Failed { .. }, _) => "firmware_failed",
@@ -67,7 +67,7 @@ pub fn parse(text: &str, user: &UserId) -> Result<Message, StatusMessage> {
     let fields = Fields(&fields);
     match fields.text("kind")? {
         // The documented subscribe message has no kind.
-        None | Some("subscribe") => fields.subscription(user).map(|said| Message::Subscribe(Box::new(said))),
+        None | Some("subscribe") => fields.subscription(user),
         Some("firmware_progress") => {
             let percent = fields
                 .0
@@ -147,7 +147,7 @@ impl<'a> Fields<'a> {
         self.parsed(name)
     }
 
-    fn subscription(&self, user: &UserId) -> Result<Subscription, StatusMessage> {
+    fn subscription(&self, user: &UserId) -> Result<Message, StatusMessage> {
         if self.parsed::<UserId>("user_id")?.is_some_and(|said| said != *user) {
             return Err(bad("user_id", &format!("is not the one of this socket, which is /ws/{user}")));
         }
@@ -165,7 +165,14 @@ impl<'a> Fields<'a> {
                 ));
             }
         };
-        Ok(Subscription {
+        // Windows have a clock to fall back on, and nobody stands by a printer to mend a setting.
+        let (time_zone, ignored) = self.parsed("time_zone").map_or_else(
+            |status| {
+                (None, Some(StatusMessage { detail: format!("{} It is ignored.", status.detail), ..status }))
+            },
+            |zone| (zone, None),
+        );
+        let said = Subscription {
             printer_id,
             user_id: user.clone(),
             name,
@@ -177,7 +184,9 @@ impl<'a> Fields<'a> {
                 max_url_length: self.url_length()?,
                 follows_redirects: self.flag("follows_redirects")?.unwrap_or(false),
             },
-        })
+            time_zone,
+        };
+        Ok(Message::Subscribe(Box::new(said), ignored))
     }
 }
 
@@ -199,7 +208,7 @@ mod tests {
     fn the_documented_subscribe_message_is_understood_to_the_letter() {
         let text = r#"{"printer_name": "Front Desk", "api_key": "user-api-key", "user_id": "user-123",
             "firmware_version": "1.0.0", "auto_update": true, "update_channel": "beta", "paper": {"width": 80}}"#;
-        let Ok(Message::Subscribe(said)) = parse(text, &user()) else { panic!("not understood") };
+        let Ok(Message::Subscribe(said, None)) = parse(text, &user()) else { panic!("not understood") };
         assert_eq!(said.printer_id, PrinterId::derived(&user(), "Front Desk"));
         assert_eq!(
             (said.version.to_string().as_str(), said.channel, said.platform),
@@ -209,12 +218,32 @@ mod tests {
 
     #[test]
     fn what_is_left_out_has_the_documented_default() {
-        let Ok(Message::Subscribe(said)) = parse(r#"{"printer_id": "p-1"}"#, &user()) else {
+        let Ok(Message::Subscribe(said, None)) = parse(r#"{"printer_id": "p-1"}"#, &user()) else {
             panic!("not understood")
         };
         assert_eq!(
             (said.version.to_string().as_str(), said.auto_update, said.channel),
             ("0.0.0", true, Channel::Stable)
+        );
+    }
+
+    #[test]
+    fn a_time_zone_is_understood_and_a_wrong_one_ignored_with_a_word() {
+        let zone =
+            |text: &str| match parse(&format!(r#"{{"printer_id": "p-1", "time_zone": {text}}}"#), &user()) {
+                Ok(Message::Subscribe(said, ignored)) => (
+                    said.time_zone.map(|zone| zone.to_string()),
+                    ignored.map(|status| (status.code, status.detail)),
+                ),
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(zone(r#""Europe/Rome""#), (Some("Europe/Rome".into()), None));
+        assert_eq!(zone("null"), (None, None));
+        let detail = "time_zone is not valid: `Europe/Rom` is not the IANA name of a time zone; the nearest is `Europe/Rome`. It is ignored.";
+        assert_eq!(zone(r#""Europe/Rom""#), (None, Some(("bad_field", detail.into()))));
+        assert_eq!(
+            zone("7"),
+            (None, Some(("bad_field", "time_zone must be a string. It is ignored.".into())))
         );
     }
 

@@ -9,6 +9,7 @@ use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::{FirmwareId, PrinterId, PrinterRef, ReplicaId, RolloutId, UserId};
 use crate::version::Version;
+use crate::windows::TimeZoneName;
 use crate::words::{Channel, Platform};
 
 pub(super) static SORTS: &[Sort] = &[
@@ -21,7 +22,7 @@ pub(super) static SORTS: &[Sort] = &[
 /// All columns that REST shows.
 const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
     p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
-    exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online";
+    exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online, p.time_zone";
 
 /// Writes what a subscribe message said. `connection` is the number that this socket got before, if any: a socket that
 /// subscribes again keeps its number. None when a newer socket of this printer subscribed meanwhile: then this one has
@@ -37,15 +38,15 @@ pub async fn subscribe(
     let bucket = bucket(&said.printer_id);
     let row = sqlx::query!(
         r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-               auto_update, update_channel, last_connected, last_ip, replica, connection, max_url_length, follows_redirects)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')), $15, $16)
+               auto_update, update_channel, last_connected, last_ip, replica, connection, max_url_length, follows_redirects, time_zone)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')), $15, $16, $17)
            on conflict (printer_id) do update set
                user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
                firmware_version = excluded.firmware_version, version_key = excluded.version_key,
                auto_update = excluded.auto_update, update_channel = excluded.update_channel,
                last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
                connection = excluded.connection, max_url_length = excluded.max_url_length,
-               follows_redirects = excluded.follows_redirects, updated_at = now(),
+               follows_redirects = excluded.follows_redirects, time_zone = excluded.time_zone, updated_at = now(),
                installed_release = case when p.version_key = excluded.version_key then p.installed_release end,
                installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
                previous_version = case when p.version_key = excluded.version_key then p.previous_version end
@@ -67,6 +68,7 @@ pub async fn subscribe(
         connection,
         said.downloads.max_url_length.map(u32::cast_signed),
         said.downloads.follows_redirects,
+        said.time_zone.as_ref().map(TimeZoneName::as_str),
     );
     let Some(row) = row.fetch_optional(conn).await? else { return Ok(None) };
     let facts = Facts {
@@ -83,6 +85,7 @@ pub async fn subscribe(
         },
         previous: row.previous_version.map(Version::from),
         downloads: said.downloads,
+        time_zone: said.time_zone.clone(),
     };
     Ok(Some(Subscribed { facts, connection: row.connection }))
 }
@@ -115,7 +118,7 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
     let row = sqlx::query!(
         r#"select printer_id as "printer_id: PrinterId", user_id as "user_id: UserId", bucket, platform as "platform: Platform",
                firmware_version, auto_update, update_channel as "channel: Channel", installed_release, installed_rollout,
-               previous_version, max_url_length, follows_redirects
+               previous_version, max_url_length, follows_redirects, time_zone as "time_zone: TimeZoneName"
            from printers where id = $1"#,
         printer.0
     );
@@ -137,6 +140,7 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
             max_url_length: row.max_url_length.map(i32::unsigned_abs),
             follows_redirects: row.follows_redirects,
         },
+        time_zone: row.time_zone,
     })
 }
 
@@ -192,6 +196,7 @@ impl FromRow<'_, PgRow> for Printer {
             last_ip: row.try_get("last_ip")?,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
+            time_zone: row.try_get("time_zone")?,
         })
     }
 }

@@ -2,24 +2,32 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::db::{self, Query};
-use super::{Error, Named, Printer};
+use super::owners::{self, Known};
+use super::{Error, Named, Owner, Printer};
 use crate::http::log::Rows;
 use crate::http::page::Page;
-use crate::http::problem::{self, Common, Problem};
-use crate::http::{Params, Segment, cache};
+use crate::http::problem::{self, Common, FieldError, Problem};
+use crate::http::{Body, Params, Segment, cache};
+use crate::ids::UserId;
 use crate::state::AppState;
+use crate::windows::{BadZone, Windows, WindowsBody};
 use crate::words::{Channel, Platform};
 
 /// The room's routes.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_printer))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_printer)).routes(routes!(
+        get_user,
+        put_user,
+        delete_user
+    ))
 }
 
 /// A page of printers.
@@ -40,6 +48,10 @@ impl From<Error> for Problem {
                 &problem::PRINTER_NOT_FOUND,
                 format!("Printer not found: {error}; list the printers with GET /api/printers."),
             ),
+            Error::Stale(_) => Self::new(
+                &problem::PRECONDITION,
+                format!("Somebody changed it in the meantime: {error}; GET it again and decide again."),
+            ),
             Error::Database(error) => error.into(),
         }
     }
@@ -59,7 +71,7 @@ async fn list(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let by = Query {
-        user_id: params.get::<crate::ids::UserId>("user_id").map(|user| user.to_string()),
+        user_id: params.get::<UserId>("user_id").map(|user| user.to_string()),
         online: params.get("online"),
         firmware_version: params
             .get::<crate::version::Version>("firmware_version")
@@ -91,4 +103,114 @@ async fn get_printer(
     let mut conn = app.pool.acquire().await?;
     let printer = super::by_name(&mut conn, &named).await?;
     cache::tagged(&headers, 0, &db::get(&mut conn, printer).await?)
+}
+
+/// `PUT /api/users/{user_id}`. What is left out is taken away.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"time_zone": "Europe/Rome", "windows": {"weekly": [{"days": ["sat", "sun"], "from": "22:00", "to": "05:00"}]}}))]
+pub struct PutUser {
+    /// IANA name, for printers that say none themselves.
+    time_zone: Option<String>,
+    /// When updates of the user's printers may begin; always unless given.
+    #[schema(value_type = Option<Windows>)]
+    windows: Option<WindowsBody>,
+}
+
+/// The owner of printers as REST shows it.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"user_id": "user-123", "time_zone": "Europe/Rome", "windows": {"weekly": [{"days": ["sat", "sun"], "from": "22:00",
+    "to": "05:00"}], "time_zone": null, "mandatory_ignores": false}, "updated_at": "2026-01-15T10:00:00Z"}))]
+pub struct User {
+    user_id: String,
+    time_zone: Option<String>,
+    windows: Option<Windows>,
+    /// Null when nothing was ever said of this user: then the defaults hold.
+    updated_at: Option<DateTime<Utc>>,
+}
+
+impl User {
+    fn new(user: &UserId, known: Known) -> Self {
+        Self {
+            user_id: user.to_string(),
+            time_zone: known.owner.time_zone.map(|zone| zone.to_string()),
+            windows: known.owner.windows,
+            updated_at: known.updated_at,
+        }
+    }
+}
+
+impl TryFrom<PutUser> for Owner {
+    type Error = Problem;
+
+    fn try_from(body: PutUser) -> Result<Self, Problem> {
+        let mut errors = Vec::new();
+        let bad_zone =
+            |error: BadZone| errors.push(("time_zone".to_owned(), format!("is not valid: {error}")));
+        let time_zone = body.time_zone.and_then(|text| text.parse().map_err(bad_zone).ok());
+        let windows = body.windows.map(Windows::try_from).transpose().unwrap_or_else(|wrong| {
+            errors.extend(wrong.within("windows"));
+            None
+        });
+        if errors.is_empty() {
+            return Ok(Self { time_zone, windows });
+        }
+        Err(Problem::invalid(
+            errors.into_iter().map(|(field, detail)| FieldError { field, detail }).collect(),
+        ))
+    }
+}
+
+/// An owner of printers: time zone and maintenance windows.
+///
+/// Whoever nothing was said of has the defaults, so no user is unknown.
+#[utoipa::path(get, path = "/api/users/{user_id}", operation_id = "getUser", tag = "printers",
+    params(("user_id" = String, Path)),
+    responses((status = 200, description = "The user", body = User), Common))]
+async fn get_user(
+    State(app): State<AppState>,
+    Segment(user): Segment<UserId>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.finish()?;
+    let known = owners::get(&mut *app.pool.acquire().await?, &user).await?;
+    cache::tagged(&headers, known.revision, &User::new(&user, known))
+}
+
+/// Say where a user's printers stand and when their updates may begin. Replaces what was said before.
+#[utoipa::path(put, path = "/api/users/{user_id}", operation_id = "putUser", tag = "printers",
+    params(("user_id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")),
+    request_body = PutUser,
+    responses((status = 200, description = "The user after the change", body = User),
+        (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
+async fn put_user(
+    State(app): State<AppState>,
+    Segment(user): Segment<UserId>,
+    headers: HeaderMap,
+    params: Params,
+    Body(body): Body<PutUser>,
+) -> Result<Response, Problem> {
+    params.finish()?;
+    let (owner, revision) = (Owner::try_from(body)?, cache::if_match(&headers)?);
+    let known = owners::set(&app.pool, &user, Some(owner), revision, app.clock.now()).await?;
+    tracing::info!(%user, "owner changed");
+    cache::tagged(&HeaderMap::new(), known.revision, &User::new(&user, known))
+}
+
+/// Forget what was said of a user: the defaults hold again.
+#[utoipa::path(delete, path = "/api/users/{user_id}", operation_id = "deleteUser", tag = "printers",
+    params(("user_id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")),
+    responses((status = 204, description = "Nothing is known of the user any more"),
+        (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
+async fn delete_user(
+    State(app): State<AppState>,
+    Segment(user): Segment<UserId>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<StatusCode, Problem> {
+    params.finish()?;
+    owners::set(&app.pool, &user, None, cache::if_match(&headers)?, app.clock.now()).await?;
+    tracing::info!(%user, "owner forgotten");
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -5,15 +5,18 @@
 //!   it says when it connects.
 //! - Online is a join: the row names the replica that holds the socket, and that replica's lease has not run out. So a
 //!   process that dies takes its printers offline without a write.
+//! - An owner's row is what an operator said about a user. Users need none: whoever has no row has the defaults.
 //! - Of two sockets of one printer the one with the higher number is the newer, and only that one can mark it offline.
 
 mod db;
 pub mod http;
+mod owners;
 mod presence;
 mod types;
 mod view;
 
 pub use db::{by_name, disconnected, facts, installed, subscribe};
+pub use owners::{Owner, owners};
 pub use presence::{farewell, heartbeat};
 pub use types::{Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 pub use view::Printer;
@@ -24,6 +27,9 @@ pub enum Error {
     /// No such printer.
     #[error("no printer `{0}`")]
     NotFound(String),
+    /// What is known of an owner is at this revision, not at the demanded one.
+    #[error("it is at revision {0} now")]
+    Stale(i64),
     /// PostgreSQL.
     #[error(transparent)]
     Database(#[from] sqlx::Error),

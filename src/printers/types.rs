@@ -2,8 +2,10 @@
 
 use md5::{Digest, Md5};
 
+use super::Owner;
 use crate::ids::{FirmwareId, Handle, PrinterId, PrinterRef, RolloutId, UserId};
 use crate::version::Version;
+use crate::windows::TimeZoneName;
 use crate::words::{Channel, Platform};
 
 /// Its place in gradual rollouts, 0 to 99: the MD5 digest of its id, read as one big-endian 128-bit integer, mod 100.
@@ -33,6 +35,8 @@ pub struct Subscription {
     pub channel: Channel,
     /// What it can take when it downloads.
     pub downloads: Downloads,
+    /// Where it stands.
+    pub time_zone: Option<TimeZoneName>,
 }
 
 /// What a printer can take when it downloads.
@@ -61,6 +65,15 @@ pub struct Facts {
     pub previous: Option<Version>,
     /// What it can take when it downloads.
     pub downloads: Downloads,
+    /// Where it stands, when it says so.
+    pub time_zone: Option<TimeZoneName>,
+}
+
+impl Facts {
+    /// The time zone that its windows are told in: its own, else that of its owner. None: that of the windows.
+    pub fn zone<'a>(&'a self, owner: Option<&'a Owner>) -> Option<&'a TimeZoneName> {
+        self.time_zone.as_ref().or(owner.and_then(|owner| owner.time_zone.as_ref()))
+    }
 }
 
 /// Printers that are alike in everything that decides which releases they can take. The table `census` counts them.

@@ -13,7 +13,8 @@ use crate::words::{Channel, Platform};
     "id": "0193f7a0-5b7c-7c62-9c57-1f440a6eb2d9", "number": 42, "printer_id": "770e8400-e29b-41d4-a716-446655440000",
     "user_id": "user-123", "printer_name": "Front Desk", "name": "Front Desk", "platform": "esp8266", "firmware_version": "1.0.0",
     "auto_update": true, "update_channel": "stable", "bucket": 37, "online": true, "last_connected": "2026-01-15T10:00:00Z",
-    "last_disconnected": null, "last_ip": "192.0.2.7", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:00:00Z"
+    "last_disconnected": null, "last_ip": "192.0.2.7", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:00:00Z",
+    "time_zone": "Europe/Rome"
 }))]
 pub struct Printer {
     pub(super) id: Uuid,
@@ -34,4 +35,6 @@ pub struct Printer {
     pub(super) last_ip: Option<String>,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
+    /// IANA name, as it said it itself; null when it said none.
+    pub(super) time_zone: Option<String>,
 }

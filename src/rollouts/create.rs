@@ -9,6 +9,7 @@ use crate::firmware;
 use crate::ids::{Handle, RolloutId};
 use crate::push::{self, Hint};
 use crate::version::Version;
+use crate::windows::Windows;
 use crate::words::Channel;
 
 /// Silence after which an open update weighs against the release, unless the request says otherwise: ten minutes.
@@ -57,6 +58,8 @@ pub struct Wanted {
     pub on_end: OnEnd,
     /// Whether a second person has to agree.
     pub requires_approval: bool,
+    /// Maintenance windows.
+    pub windows: Option<Windows>,
 }
 
 impl Wanted {
@@ -277,6 +280,7 @@ pub(super) async fn write(
         approval_comment: None,
         approval_at: None,
         rolls_back: None,
+        windows: wanted.windows,
     };
     Ok(db::insert(conn, rollout, number).await?)
 }

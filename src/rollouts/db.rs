@@ -23,7 +23,7 @@ const COLUMNS: &str = "r.id, r.number, r.firmware_version_id, r.firmware_version
     r.max_attempts, r.status, r.epoch, r.revision, r.created_at, r.updated_at, r.started_at, r.allow_downgrade, \
     r.target_installed_by, r.target_previous_version, r.template, r.steps, r.step, r.stage, r.stage_started_at, r.judged_from, r.abort_on, \
     r.confirm_within, r.stuck_after, r.max_in_flight, r.rate_per_minute, r.ends_at, r.on_end, r.status_reason, r.status_detail, \
-    r.approval, r.approval_comment, r.approval_at, r.rolls_back";
+    r.approval, r.approval_comment, r.approval_at, r.rolls_back, r.windows";
 
 /// What was parsed before it was stored.
 fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, sqlx::Error> {
@@ -87,6 +87,7 @@ impl FromRow<'_, PgRow> for Rollout {
             approval_comment: row.try_get("approval_comment")?,
             approval_at: row.try_get("approval_at")?,
             rolls_back: row.try_get("rolls_back")?,
+            windows: json(row, "windows")?,
         })
     }
 }
@@ -146,7 +147,7 @@ pub(super) async fn insert(
     let row = row.fetch_one(&mut *conn).await?;
     sqlx::query!(
         "update update_rollouts set allow_downgrade = $2, template = $3, steps = $4, abort_on = $5, confirm_within = $6, stuck_after = $7, \
-         max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14 \
+         max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14, windows = $15 \
          where id = $1",
         rollout.id.0,
         rollout.allow_downgrade,
@@ -162,6 +163,7 @@ pub(super) async fn insert(
         rollout.approval.as_str(),
         rollout.rolls_back.map(|rollout| rollout.0),
         rollout.detail,
+        to_json(rollout.windows.as_ref()),
     )
     .execute(conn)
     .await?;

@@ -18,8 +18,8 @@ use super::known::Known;
 use super::send::Proposal;
 use super::{Decision, Offering, Plan, Rollout, Steward, db, decide, limits};
 use crate::clock::{Clock, Time};
-use crate::ids::{PrinterRef, RolloutId, UpdateId};
-use crate::printers::Facts;
+use crate::ids::{PrinterRef, RolloutId, UpdateId, UserId};
+use crate::printers::{self, Facts, Owner};
 use crate::push::{self, Fence, Hint, Hub, Line};
 use crate::storage::Delivery;
 use crate::telemetry::metrics;
@@ -185,7 +185,7 @@ impl Engine {
         // Forced updates have no rollout that could be narrowed.
         self.fence.set(FORCED, 0, true).await;
         let mut plan = Plan::default();
-        let mut work = Work::default();
+        let mut work = Work { everything: true, ..Work::default() };
         let (mut next, mut refreshed) = (Instant::now(), Instant::now());
         loop {
             let mut ready = Vec::new();
@@ -228,8 +228,11 @@ impl Engine {
     async fn turn(&self, plan: &mut Plan, work: &Work) -> Result<Duration, sqlx::Error> {
         let now = self.clock.now();
         let mut due = None;
+        if work.everything {
+            plan.owners = Arc::new(printers::owners(&mut *self.pool.acquire().await?).await?);
+        }
         if work.scan {
-            (*plan, due) = self.look_ahead(now).await?;
+            (*plan, due) = self.look_ahead(plan.owners.clone(), now).await?;
             metrics::scanned(plan.offerings().len());
         }
         let mut left = Left::of(plan);
@@ -256,12 +259,16 @@ impl Engine {
 
     /// One look at every printer on this replica's sockets, as the timer gives it.
     pub async fn scan(&self) -> Result<(), sqlx::Error> {
-        let work = Work { scan: true, ..Work::default() };
+        let work = Work { scan: true, everything: true, ..Work::default() };
         self.turn(&mut Plan::default(), &work).await.map(drop)
     }
 
     /// Starts what is due, and reads the plan. Returns when the next start is due as well.
-    async fn look_ahead(&self, now: Time) -> Result<(Plan, Option<Time>), sqlx::Error> {
+    async fn look_ahead(
+        &self,
+        owners: Arc<HashMap<UserId, Owner>>,
+        now: Time,
+    ) -> Result<(Plan, Option<Time>), sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         for started in db::start_due(&mut tx, now).await? {
             push::notify(&mut tx, Hint::Rollout(started)).await?;
@@ -279,7 +286,8 @@ impl Engine {
             rollouts.into_iter().filter_map(|(rollout, offers)| offers.then_some(rollout)).collect();
         let mut slots = limits::outlook(&mut tx, &rollouts, now).await?;
         let offering = |rollout: Rollout| Offering { slots: slots.remove(&rollout.id), rollout };
-        let plan = Plan::new(rollouts.into_iter().map(offering).collect(), db::catalog(&mut tx).await?);
+        let offerings = rollouts.into_iter().map(offering).collect();
+        let plan = Plan::new(offerings, db::catalog(&mut tx).await?, owners);
         let due = db::next_due(&mut tx).await?;
         tx.rollback().await?;
         Ok((plan, due))

@@ -1,5 +1,6 @@
 //! Why a printer gets what it gets: the decision, in words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -148,7 +149,8 @@ async fn prepare(
     let mut slots = limits::outlook(conn, &rollouts, now).await?;
     let offering = |rollout: Rollout| Offering { slots: slots.remove(&rollout.id), rollout };
     let offerings = rollouts.into_iter().map(offering).collect();
-    Ok((facts, Plan::new(offerings, db::catalog(conn).await?), remembered))
+    let (catalog, owners) = (db::catalog(conn).await?, printers::owners(conn).await?);
+    Ok((facts, Plan::new(offerings, catalog, Arc::new(owners)), remembered))
 }
 
 fn one(
@@ -168,7 +170,7 @@ fn one(
         detail: String::new(),
         until: None,
     };
-    match offering.weigh(&plan.catalog, facts, past, backoff, now) {
+    match offering.weigh(plan, facts, past, backoff, now) {
         Verdict::Offer { pick, tries } => {
             let version = &pick.release.version;
             let stone = if pick.stone { ", a stepping stone" } else { "" };

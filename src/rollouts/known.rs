@@ -155,6 +155,7 @@ mod tests {
             },
             previous: None,
             downloads: Downloads::default(),
+            time_zone: None,
         };
         Known::new(facts, rows(open))
     }

@@ -74,6 +74,7 @@ pub(super) async fn create(
             approval_comment: None,
             approval_at: None,
             rolls_back: Some(bad.id),
+            windows: None,
         };
         let back = db::insert(&mut *conn, back, None).await?;
         push::notify(&mut *conn, Hint::Rollout(back.id.0)).await?;

@@ -37,6 +37,7 @@ pub fn printer() -> Facts {
         },
         previous: None,
         downloads: Downloads::default(),
+        time_zone: None,
     }
 }
 
@@ -101,6 +102,7 @@ pub fn rollout(text: &str) -> Rollout {
         approval_comment: None,
         approval_at: None,
         rolls_back: None,
+        windows: None,
     }
 }
 
@@ -112,5 +114,5 @@ pub fn plan(rollouts: Vec<Rollout>, mut releases: Vec<ReleaseBrief>) -> Plan {
         }
     }
     let offerings = rollouts.into_iter().map(|rollout| Offering { rollout, slots: None }).collect();
-    Plan::new(offerings, Catalog::new(releases, HashSet::new()))
+    Plan::new(offerings, Catalog::new(releases, HashSet::new()), Default::default())
 }

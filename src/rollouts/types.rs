@@ -6,6 +6,7 @@ use super::plan::{AbortRule, Approval, OnEnd, Rate, Span, Step, Template};
 use crate::clock::Time;
 use crate::ids::{FirmwareId, RolloutId};
 use crate::version::Version;
+use crate::windows::Windows;
 use crate::words::{Channel, vocabulary};
 
 vocabulary!(
@@ -139,6 +140,8 @@ pub struct Rollout {
     pub approval_at: Option<Time>,
     /// The rollout that this one undoes.
     pub rolls_back: Option<RolloutId>,
+    /// Maintenance windows.
+    pub windows: Option<Windows>,
 }
 
 impl Rollout {

@@ -8,7 +8,8 @@ const ORDER: &[&str] = &[
     "ids",
     "version",
     "words",
-    "clock", // words
+    "clock",
+    "windows", // words
     "config",
     "shutdown",
     "telemetry",

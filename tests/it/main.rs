@@ -11,6 +11,7 @@ mod floors;
 mod guide;
 mod line;
 mod markdown;
+mod owners;
 mod readme;
 mod rollouts;
 mod simulate;

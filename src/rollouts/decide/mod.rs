@@ -5,6 +5,7 @@ mod catalog;
 mod why;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -13,10 +14,11 @@ pub use self::catalog::{Catalog, Pick, ReleaseBrief};
 pub use self::why::{Limit, Why};
 use super::{Rollout, Status};
 use crate::clock::Time;
-use crate::ids::RolloutId;
-use crate::printers::Facts;
+use crate::ids::{RolloutId, UserId};
+use crate::printers::{Facts, Owner};
 use crate::rollouts::plan::Approval;
 use crate::updates::{self, Past};
+use crate::windows::{Opening, Windows};
 
 /// Longest back-off between two tries.
 const MAX_BACKOFF: TimeDelta = TimeDelta::days(1);
@@ -37,15 +39,17 @@ pub struct Plan {
     offerings: Vec<Offering>,
     /// All releases.
     pub catalog: Catalog,
+    /// What owners want for their printers.
+    pub owners: Arc<HashMap<UserId, Owner>>,
 }
 
 impl Plan {
     /// Puts offerings into their order of precedence: the highest version wins, then the newest rollout.
-    pub fn new(mut offerings: Vec<Offering>, catalog: Catalog) -> Self {
+    pub fn new(mut offerings: Vec<Offering>, catalog: Catalog, owners: Arc<HashMap<UserId, Owner>>) -> Self {
         offerings.sort_by(|a, b| {
             b.rollout.version.cmp(&a.rollout.version).then(b.rollout.number.cmp(&a.rollout.number))
         });
-        Self { offerings, catalog }
+        Self { offerings, catalog, owners }
     }
 
     /// In order of precedence.
@@ -117,7 +121,7 @@ pub fn decide<'a>(
 ) -> Decision<'a> {
     let (mut waiting, mut nothing) = (None, None);
     for offering in &plan.offerings {
-        match offering.weigh(&plan.catalog, printer, past.get(&offering.rollout.id), backoff, now) {
+        match offering.weigh(plan, printer, past.get(&offering.rollout.id), backoff, now) {
             Verdict::Offer { pick, tries } => return Decision::Offer { offering, pick, tries },
             // A lower version may come first where the higher one is not meant for the printer yet. One that only
             // waits for its moment is not overtaken.
@@ -138,7 +142,7 @@ impl Offering {
     /// What this offering means for the printer.
     pub fn weigh<'a>(
         &self,
-        catalog: &'a Catalog,
+        plan: &'a Plan,
         printer: &Facts,
         past: Option<&Past>,
         backoff: Duration,
@@ -155,7 +159,7 @@ impl Offering {
             Some(updates::Status::Completed) => return Verdict::Nothing(Why::Completed),
             Some(_) => past.map_or(1, |past| past.tries + 1),
         };
-        let pick = match catalog.pick(rollout, &printer.cohort) {
+        let pick = match plan.catalog.pick(rollout, &printer.cohort) {
             Ok(pick) => pick,
             Err(why) => return Verdict::Nothing(why),
         };
@@ -175,10 +179,29 @@ impl Offering {
                 return Verdict::Waiting { why: Why::BackingOff(until), until: Some(until) };
             }
         }
+        if let Some((opens, why)) = self.closed(plan, printer, &pick, now) {
+            return Verdict::Waiting { why, until: Some(opens) };
+        }
         if let Some((0, limit)) = self.slots {
             return Verdict::Waiting { why: Why::LimitReached(limit), until: None };
         }
         Verdict::Offer { pick, tries }
+    }
+
+    /// When the maintenance windows open that hold the printer back now. Those of the rollout and those of its owner
+    /// must both be open; a mandatory release waits only for those that say so.
+    fn closed(&self, plan: &Plan, printer: &Facts, pick: &Pick<'_>, now: Time) -> Option<(Time, Why)> {
+        let owner = plan.owners.get(&printer.user_id);
+        let zone = printer.zone(owner);
+        let both = [self.rollout.windows.as_ref(), owner.and_then(|owner| owner.windows.as_ref())];
+        let waits = |windows: &&Windows| !(pick.release.mandatory && windows.mandatory_ignores());
+        let opening = |windows: &Windows| match windows.state(zone, now) {
+            Opening::Open => None,
+            closed @ Opening::Closed { opens } => {
+                Some((opens, Why::WindowClosed(closed.in_words(&windows.zone(zone)))))
+            }
+        };
+        both.into_iter().flatten().filter(waits).filter_map(opening).max_by_key(|(opens, _)| *opens)
     }
 
     /// Why the rollout makes no offers at all.

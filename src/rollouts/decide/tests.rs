@@ -86,7 +86,11 @@ fn it_goes_down_when_what_it_runs_was_withdrawn() {
             releases.map(|(release, deprecated)| ReleaseBrief { deprecated, ..release.clone() }).collect();
         releases.push(release("1.5.0", Channel::Stable));
         let offering = Offering { rollout: good.clone(), slots: None };
-        Plan::new(vec![offering], Catalog::new(releases, cancelled.iter().copied().collect::<HashSet<_>>()))
+        Plan::new(
+            vec![offering],
+            Catalog::new(releases, cancelled.iter().copied().collect()),
+            Default::default(),
+        )
     };
     let by_us = Some(Installed { release: taken.id, rollout: Some(bad.id) });
     let by_us = printer_with(|cohort| (cohort.version, cohort.installed) = (version("1.6.0"), by_us));
@@ -220,6 +224,37 @@ fn a_rollout_that_makes_no_offers_says_why() {
 }
 
 #[test]
+fn a_closed_window_of_the_rollout_or_of_the_owner_waits_unless_the_release_is_mandatory() {
+    let windows = |from: &str, to: &str| -> Windows {
+        let windows = serde_json::json!({"weekly": [{"from": from, "to": to}], "mandatory_ignores": true});
+        serde_json::from_value(windows).unwrap()
+    };
+    // It is midnight in UTC.
+    let (open, closed) = (windows("23:00", "01:00"), windows("02:00", "05:00"));
+    let with = |rollouts: &Windows, owners: &Windows, mandatory| {
+        let rollout = Rollout { windows: Some(rollouts.clone()), ..rollout("1.5.0") };
+        let release = ReleaseBrief { mandatory, ..release("1.5.0", Channel::Stable) };
+        let mut plan = plan(vec![rollout], vec![release]);
+        let owner = Owner { time_zone: None, windows: Some(owners.clone()) };
+        plan.owners = Arc::new(HashMap::from([(printer().user_id, owner)]));
+        plan
+    };
+    assert_eq!(why_of(&with(&open, &open, false), &printer()), None);
+    for plan in [with(&open, &closed, false), with(&closed, &open, false)] {
+        let Some(Why::WindowClosed(words)) = why_of(&plan, &printer()) else { panic!("must wait") };
+        assert!(words.starts_with("opens") && words.ends_with("02:00 UTC"), "{words}");
+    }
+    let mut rome = printer();
+    rome.time_zone = Some("Europe/Rome".parse().unwrap());
+    assert_eq!(
+        why_of(&with(&windows("00:30", "01:30"), &windows("01:00", "02:00"), false), &rome),
+        None,
+        "there it is one o'clock"
+    );
+    assert_eq!(why_of(&with(&closed, &closed, true), &printer()), None);
+}
+
+#[test]
 fn the_target_narrows() {
     let target = |change: fn(&mut Target)| {
         let mut target = Target::default();
@@ -299,7 +334,7 @@ proptest! {
             of.peek().is_some() && of.all(|r| r.deprecated)
         };
         let offering = Offering { rollout: rollout.clone(), slots: None };
-        let plan = Plan::new(vec![offering], Catalog::new(releases, HashSet::new()));
+        let plan = Plan::new(vec![offering], Catalog::new(releases, HashSet::new()), Default::default());
         if let Decision::Offer { pick, .. } = decide(&plan, &printer, &HashMap::new(), BACKOFF, now()) {
             let r = pick.release;
             prop_assert_eq!(r.platform, printer.cohort.platform);

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::clock::Time;
 use crate::rollouts::plan::{AbortRule, OnEnd, Rate, Span, Step, Template};
 use crate::rollouts::{Change, Error, RolloutType, Status, Target, Wanted};
+use crate::windows::{Windows, WindowsBody};
 
 /// Most entries of a list in a target.
 const MAX_NAMES: usize = 10_000;
@@ -86,6 +87,9 @@ pub struct CreateRollout {
     /// Whether a second person has to approve it before it starts.
     #[serde(default)]
     requires_approval: bool,
+    /// Maintenance windows: offers are made while one is open, in the printer's time zone when that is known.
+    #[schema(value_type = Option<Windows>)]
+    windows: Option<WindowsBody>,
 }
 
 /// A rate: so many offers a minute, or one that grows.
@@ -263,6 +267,14 @@ impl TryFrom<CreateRollout> for Wanted {
         let ends_at = body.ends_at.as_deref().and_then(|text| errors.time("ends_at", text));
         let on_end = body.on_end.as_deref().and_then(|text| errors.parse("on_end", text)).unwrap_or_default();
         let template = body.template.as_deref().and_then(|text| errors.parse("template", text));
+        let windows = match body.windows.map(Windows::try_from) {
+            Some(Err(bad)) => {
+                errors.0.extend(bad.within("windows"));
+                None
+            }
+            Some(Ok(windows)) => Some(windows),
+            None => None,
+        };
         let mut span =
             |field: &str, text: Option<&str>| text.and_then(|text| errors.parse::<Span>(field, text));
         let confirm_within = span("confirm_within", body.confirm_within.as_deref());
@@ -289,6 +301,7 @@ impl TryFrom<CreateRollout> for Wanted {
                 ends_at,
                 on_end,
                 requires_approval: body.requires_approval,
+                windows,
             }),
             _ => Err(Error::Invalid(errors.0)),
         }

@@ -12,6 +12,7 @@ use crate::rollouts::plan::{AbortRule, Approval, OnEnd, Rate, Span, Step, Templa
 use crate::rollouts::{Counters, Rollout, RolloutType, Status, StatusReason};
 use crate::updates::UpdateView;
 use crate::version::Version;
+use crate::windows::Windows;
 use crate::words::Channel;
 
 /// A rollout as REST shows it.
@@ -27,7 +28,7 @@ use crate::words::Channel;
     "steps": null, "step": null, "step_started_at": null, "abort_on": {"failure_rate": 10, "min_sample": 20, "action": "pause"},
     "confirm_within": "10m", "stuck_after": null, "max_in_flight": 50, "rate_per_minute": null, "ends_at": null, "on_end": "stop",
     "status_reason": null, "status_detail": null, "approval": "not_required", "approval_comment": null, "approval_at": null,
-    "rolls_back": null
+    "rolls_back": null, "windows": null
 }))]
 pub struct RolloutView {
     id: Uuid,
@@ -96,6 +97,7 @@ pub struct RolloutView {
     approval_at: Option<DateTime<Utc>>,
     /// The rollout that this one undoes.
     rolls_back: Option<Uuid>,
+    windows: Option<Windows>,
 }
 
 /// A rollout with the printers that it has an update for.
@@ -181,6 +183,7 @@ impl RolloutView {
             approval_comment: rollout.approval_comment,
             approval_at: rollout.approval_at,
             rolls_back: rollout.rolls_back.map(|rollout| rollout.0),
+            windows: rollout.windows,
         }
     }
 }

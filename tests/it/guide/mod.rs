@@ -14,12 +14,13 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
     "Monitoring Updates",
     "Rollout Strategies",
+    "Maintenance Windows",
     "Troubleshooting",
 ];
 /// The user that the guide's commands ask for.
@@ -340,6 +341,23 @@ async fn rollout_strategies(pool: PgPool) {
         let rollout = pupil.run(&format!("{{\"rollout_percentage\": {percentage}}}")).await.expect(200);
         says(&rollout, json!({"number": 1, "rollout_percentage": percentage, "status": "active"}));
     }
+    pupil.done();
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn maintenance_windows(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let mut pupil = Pupil::of("Maintenance Windows", &server).await;
+    let put = pupil.run("-X PUT").await.expect(200);
+    says(&put, json!({"user_id": USER, "time_zone": "Europe/Rome"}));
+    assert_eq!(pupil.run(&format!("/api/users/{USER}")).await.expect(200), put);
+    assert_eq!(pupil.run("-X DELETE").await.expect(204), "");
+    let path = format!("/api/users/{USER}");
+    says(
+        &server.get(&path).await.expect(200),
+        json!({"time_zone": null, "windows": null, "updated_at": null}),
+    );
     pupil.done();
     server.stop().await;
 }

@@ -88,6 +88,7 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
             auto_update,
             channel,
             downloads: printers::Downloads::default(),
+            time_zone: None,
         };
         let now = Clock::system().now();
         all.push(
@@ -104,8 +105,11 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
         let rollout = create(&server, &target, channel).await;
         // Written paused, so that the engine leaves it alone; decided as if it were active.
         let active = Rollout { status: Status::Active, ..rollout.clone() };
-        let plan =
-            Plan::new(vec![Offering { rollout: active, slots: None }], catalog(&mut conn).await.unwrap());
+        let plan = Plan::new(
+            vec![Offering { rollout: active, slots: None }],
+            catalog(&mut conn).await.unwrap(),
+            Default::default(),
+        );
         let mut expected: BTreeMap<&str, i64> = BTreeMap::new();
         for facts in &all {
             let class = match decide(&plan, facts, &HashMap::new(), Duration::ZERO, Clock::system().now()) {
