@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::CompletedPart;
 
-use super::s3::typed;
+use super::s3::{typed, unchecked};
 use super::{Error, ObjectKey, Store};
 use crate::clock::Time;
 use crate::ids::FirmwareId;
@@ -14,7 +13,7 @@ use crate::ids::FirmwareId;
 impl Store {
     /// Begins a multipart upload of the staging object, and returns S3's name of it.
     pub async fn direct_begin(&self, id: FirmwareId) -> Result<String, Error> {
-        self.multipart_create(&ObjectKey::staging(id)).await
+        self.multipart_create(&ObjectKey::staging(id), false).await
     }
 
     /// A URL that takes one part until it expires, at the host that others reach.
@@ -28,10 +27,7 @@ impl Store {
         let signing = PresigningConfig::builder().expires_in(life).start_time(now.into()).build();
         let signing = signing.map_err(|error| Error::Other(error.to_string()))?;
         let call = self.public.upload_part().bucket(&self.bucket).key(ObjectKey::staging(id).as_str());
-        // The bytes are not known yet, so there is no checksum to sign.
-        let plain = aws_sdk_s3::Config::builder()
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
-        let call = call.upload_id(upload).part_number(number).customize().config_override(plain);
+        let call = call.upload_id(upload).part_number(number).customize().config_override(unchecked());
         Ok(call.presigned(signing).await.map_err(typed)?.uri().to_owned())
     }
 

@@ -63,6 +63,8 @@ mod tests {
             path_style: true,
             credentials: Some(("AKIDEXAMPLE".into(), "secret".to_owned().into())),
             presign_expires: Duration::from_secs(3600),
+            encryption: None,
+            checksum: None,
         })
         .await
     }

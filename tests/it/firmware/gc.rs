@@ -236,6 +236,8 @@ async fn the_command_goes_through_every_page_and_tells_each_piece(pool: PgPool) 
         path_style: true,
         credentials: Some((s3.access_key().to_owned(), s3.secret_key().clone())),
         presign_expires: HOUR,
+        encryption: None,
+        checksum: None,
     };
     let left = Store::connect(&settings).await.list(Folder::Firmware, None).await.unwrap();
     let left: Vec<_> = left.entries.into_iter().filter_map(|object| object.key).collect();

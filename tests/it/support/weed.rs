@@ -64,6 +64,8 @@ impl Weed {
             .arg(format!("-s3.config={}", config.display()))
             // Small volumes, and enough of them: each bucket takes one of its own.
             .args(["-volume.max=100", "-master.volumeSizeLimitMB=1024", "-volume.minFreeSpace=0"])
+            // Without it there is no server-side encryption.
+            .env("WEED_S3_SSE_KEY", "the passphrase of the keys of all objects")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
