@@ -173,6 +173,9 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
+    if let Some(every) = config.gc_every {
+        tasks.spawn(jobs::garbage(state.clone(), every));
+    }
     tokio::spawn({
         let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
         async move { tally.run(pool, stop).await }

@@ -148,6 +148,8 @@ pub struct Config {
     pub upload_timeout: Duration,
     /// Uploads that hold a buffer at once.
     pub max_concurrent_uploads: u32,
+    /// How often the garbage is collected; never when none.
+    pub gc_every: Option<Duration>,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Printers' sockets at once.
@@ -239,8 +241,11 @@ impl Config {
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),
-            upload_timeout: read.seconds("UPLOAD_TIMEOUT_SECONDS", 900, 10, 86_400),
+            // Half as long as it takes until what an upload left is garbage.
+            upload_timeout: read.seconds("UPLOAD_TIMEOUT_SECONDS", 900, 10, 43_200),
             max_concurrent_uploads: read.number("MAX_CONCURRENT_UPLOADS", 24, 1, 10_000),
+            gc_every: Some(read.seconds("GC_EVERY_SECONDS", 3600, 0, 604_800))
+                .filter(|every| !every.is_zero()),
             attempts: Attempts {
                 max: read.number("MAX_ATTEMPTS", 3, 1, 100),
                 backoff: read.seconds("RETRY_BACKOFF_SECONDS", 30, 0, 86_400),

@@ -59,11 +59,20 @@ pub const SETTINGS: &[Setting] = &[
         "origins of browser pages that may call REST, separated by commas, or *",
     ),
     setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
-    setting("UPLOAD_TIMEOUT_SECONDS", "900", "longest time for one upload, from its first byte to its last"),
+    setting(
+        "UPLOAD_TIMEOUT_SECONDS",
+        "900",
+        "longest time for one upload, from its first byte to its last; up to 43200",
+    ),
     setting(
         "MAX_CONCURRENT_UPLOADS",
         "24",
         "uploads that may hold a 5 MiB buffer at once; further ones wait",
+    ),
+    setting(
+        "GC_EVERY_SECONDS",
+        "3600",
+        "how often one replica removes from the bucket what no release names; 0 for never",
     ),
     setting(
         "DELIVERY",

@@ -177,7 +177,7 @@ async fn a_database_without_any_release_is_not_believed(pool: PgPool) {
 }
 
 /// Puts a file into the bucket's folder that is two days old.
-fn old_file(folder: &Path, key: &ObjectKey) {
+pub(super) fn old_file(folder: &Path, key: &ObjectKey) {
     let path = folder.join("s3/firmware").join(key.as_str());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, [7; 100]).unwrap();

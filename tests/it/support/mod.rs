@@ -200,6 +200,11 @@ impl Server {
         }
     }
 
+    /// The folder of the embedded S3's buckets, in `s3/`.
+    pub fn folder(&self) -> &std::path::Path {
+        self.s3.as_ref().unwrap().1.path()
+    }
+
     /// Every object in the bucket, and every open multipart upload and its parts, as the file system has them.
     pub fn objects(&self) -> Vec<String> {
         self.s3.as_ref().map_or_else(Vec::new, |(_, folder)| objects_in(folder))
@@ -236,6 +241,7 @@ pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Confi
             "LISTEN_ADDR" | "INTERNAL_ADDR" => Some("127.0.0.1:0".into()),
             "AUTH" => Some("off".into()),
             "DRAIN_SECONDS" => Some("0".into()),
+            "GC_EVERY_SECONDS" => Some("0".into()),
             "RETRY_BACKOFF_SECONDS" => Some("0".into()),
             _ => None,
         },
