@@ -16,6 +16,7 @@ mod writer;
 
 pub use cdn::{BadKey, Cdn};
 pub use delivery::{Address, Delivery, Mode};
+pub use direct::Arrived;
 pub use key::ObjectKey;
 pub use list::{Folder, Listed, OpenUpload, Page, UploadCursor};
 pub use remains::Remains;
