@@ -1,6 +1,6 @@
 //! The garbage goes by itself, while servers run; what is in the making stays.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paperminder_ota::ids::FirmwareId;
 use paperminder_ota::jobs::GARBAGE_LOCK;
@@ -12,7 +12,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use super::gc::old_file;
 use super::{image, wait};
 use crate::storage::ground::key;
-use crate::support::{Server, raw};
+use crate::support::{SOON, Server, raw};
 
 const MIB: usize = 1 << 20;
 const SETTINGS: [(&str, &str); 2] = [("GC_EVERY_SECONDS", "1"), ("MAX_FIRMWARE_SIZE", "33554432")];
@@ -21,11 +21,18 @@ fn holds(server: &Server, key: &ObjectKey) -> bool {
     server.objects().iter().any(|path| path.ends_with(key.as_str()))
 }
 
-/// Turns that ended so, in this whole process.
-async fn turns(server: &Server, outcome: &str) -> u64 {
-    let metrics = reqwest::get(server.internal("/metrics")).await.unwrap().text().await.unwrap();
+/// Waits for so many more turns of this process that end so.
+async fn turns(server: &Server, outcome: &str, more: u64) {
     let name = format!("paperminder_garbage_turns_total{{outcome=\"{outcome}\"}} ");
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+    let count = async || {
+        let metrics = reqwest::get(server.internal("/metrics")).await.unwrap().text().await.unwrap();
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+    };
+    let (before, deadline): (u64, _) = (count().await, Instant::now() + SOON);
+    while count().await < before + more {
+        assert!(Instant::now() < deadline, "no turn ends as {outcome}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[sqlx::test]
@@ -83,9 +90,7 @@ async fn one_replica_collects_at_a_time(pool: PgPool) {
     let orphan = key(FirmwareId::generate(), "1.5.0");
     old_file(server.folder(), &orphan);
     // Databases have locks of their own, so these are turns of this test alone.
-    while turns(&server, "elsewhere").await < 2 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    turns(&server, "elsewhere", 2).await;
     assert!(holds(&server, &orphan));
     // Its end is the end of its lock, even without a farewell.
     drop(other);
@@ -100,16 +105,13 @@ async fn a_turn_that_fails_is_repeated_and_an_end_does_not_wait_for_it(pool: PgP
     let orphan = key(FirmwareId::generate(), "1.5.0");
     wire.cut();
     old_file(server.folder(), &orphan);
-    let failed = turns(&server, "failed").await;
-    while turns(&server, "failed").await == failed {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    turns(&server, "failed", 1).await;
     assert!(holds(&server, &orphan));
     wire.mend();
     wait(|| !holds(&server, &orphan)).await;
     wire.freeze();
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     server.stop().await;
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
 }
