@@ -174,6 +174,9 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
     tasks.spawn(jobs::fold(state.clone()));
+    if let Some(every) = config.gc_every {
+        tasks.spawn(jobs::garbage(state.clone(), every));
+    }
     tokio::spawn({
         let (steward, pool, clock, stop) = (steward, pool, clock, shutdown.hard.clone());
         async move { steward.run(pool, clock, stop).await }

@@ -41,8 +41,8 @@ enum Command {
     /// Remove what no release names from the bucket: objects and open multipart uploads of uploads that broke off
     ///
     /// Needs the settings of `serve` for the database and S3 only; the bucket's folders `firmware/` and `staging/` must
-    /// belong to this database alone. It may run beside the servers, daily for example. Exit code 1 when something
-    /// stays that should go.
+    /// belong to this database alone. The servers do the same by themselves (GC_EVERY_SECONDS). Exit code 1 when
+    /// something stays that should go.
     Gc(gc::Args),
     /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
     ///

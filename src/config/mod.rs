@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 use url::Url;
 
@@ -56,6 +57,19 @@ pub struct Storage {
     pub credentials: Option<(String, SecretString)>,
     /// Life of a presigned URL.
     pub presign_expires: Duration,
+    /// How objects are encrypted; as the bucket says when absent.
+    pub encryption: Option<Encryption>,
+    /// Checksum that goes along with the bytes of an upload, for S3 to check and keep.
+    pub checksum: Option<ChecksumAlgorithm>,
+}
+
+/// Server-side encryption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// Whose keys.
+    pub kind: ServerSideEncryption,
+    /// Id or ARN of the KMS key; AWS's own when absent.
+    pub kms_key: Option<String>,
 }
 
 /// How printers get images.
@@ -134,6 +148,8 @@ pub struct Config {
     pub upload_timeout: Duration,
     /// Uploads that hold a buffer at once.
     pub max_concurrent_uploads: u32,
+    /// How often the garbage is collected; never when none.
+    pub gc_every: Option<Duration>,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Printers' sockets at once.
@@ -225,8 +241,11 @@ impl Config {
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),
-            upload_timeout: read.seconds("UPLOAD_TIMEOUT_SECONDS", 900, 10, 86_400),
+            // Half as long as it takes until what an upload left is garbage.
+            upload_timeout: read.seconds("UPLOAD_TIMEOUT_SECONDS", 900, 10, 43_200),
             max_concurrent_uploads: read.number("MAX_CONCURRENT_UPLOADS", 24, 1, 10_000),
+            gc_every: Some(read.seconds("GC_EVERY_SECONDS", 3600, 0, 604_800))
+                .filter(|every| !every.is_zero()),
             attempts: Attempts {
                 max: read.number("MAX_ATTEMPTS", 3, 1, 100),
                 backoff: read.seconds("RETRY_BACKOFF_SECONDS", 30, 0, 86_400),
@@ -298,6 +317,30 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn encryption_and_checksums_are_asked_for_by_name() -> Result<(), Error> {
+        let storage = |more: &[(&str, &str)]| read(&[&LEAST, more].concat()).map(|config| config.storage);
+        let usual = storage(&[])?;
+        assert_eq!((usual.encryption, usual.checksum), (None, Some(ChecksumAlgorithm::Crc32)));
+        let kms = storage(&[
+            ("S3_SERVER_SIDE_ENCRYPTION", "aws:kms:dsse"),
+            ("S3_SSE_KMS_KEY_ID", "alias/firmware"),
+            ("S3_CHECKSUM", "none"),
+        ])?;
+        let wanted =
+            Encryption { kind: ServerSideEncryption::AwsKmsDsse, kms_key: Some("alias/firmware".into()) };
+        assert_eq!((kms.encryption, kms.checksum), (Some(wanted), None));
+        for (wrong, part) in [
+            (("S3_SERVER_SIDE_ENCRYPTION", "aes"), "must be `AES256`, `aws:kms` or `aws:kms:dsse`"),
+            (("S3_SSE_KMS_KEY_ID", "alias/firmware"), "goes with S3_SERVER_SIDE_ENCRYPTION=aws:kms"),
+            (("S3_CHECKSUM", "md5"), "S3_CHECKSUM=`md5`: must be `none`, `crc32`,"),
+        ] {
+            let text = storage(&[wrong]).map(|_| ()).map_err(|error| error.to_string()).unwrap_err();
+            assert!(text.contains(part), "{text}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 
 use super::reader::Reader;
-use super::{Auth, Delivery, Storage};
+use super::{Auth, Delivery, Encryption, Storage};
 
 /// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
 pub(super) const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
@@ -25,7 +26,32 @@ pub(super) fn read_storage(read: &mut Reader<'_>) -> Storage {
         path_style,
         credentials: None,
         presign_expires: read.seconds("PRESIGN_EXPIRES_SECONDS", 3600, 60, 604_800),
+        encryption: read_encryption(read),
+        checksum: read.parsed("S3_CHECKSUM", Some(ChecksumAlgorithm::Crc32), |text| match text {
+            "none" => Ok(None),
+            "crc32" => Ok(Some(ChecksumAlgorithm::Crc32)),
+            "crc32c" => Ok(Some(ChecksumAlgorithm::Crc32C)),
+            "crc64nvme" => Ok(Some(ChecksumAlgorithm::Crc64Nvme)),
+            "sha1" => Ok(Some(ChecksumAlgorithm::Sha1)),
+            "sha256" => Ok(Some(ChecksumAlgorithm::Sha256)),
+            _ => Err("must be `none`, `crc32`, `crc32c`, `crc64nvme`, `sha1` or `sha256`".to_owned()),
+        }),
     }
+}
+
+fn read_encryption(read: &mut Reader<'_>) -> Option<Encryption> {
+    let kind = read.parsed("S3_SERVER_SIDE_ENCRYPTION", None, |text| match text {
+        "AES256" => Ok(Some(ServerSideEncryption::Aes256)),
+        "aws:kms" => Ok(Some(ServerSideEncryption::AwsKms)),
+        "aws:kms:dsse" => Ok(Some(ServerSideEncryption::AwsKmsDsse)),
+        _ => Err("must be `AES256`, `aws:kms` or `aws:kms:dsse`".to_owned()),
+    });
+    let kms_key = read.text("S3_SSE_KMS_KEY_ID");
+    if kms_key.is_some() && matches!(kind, None | Some(ServerSideEncryption::Aes256)) {
+        let text = "S3_SSE_KMS_KEY_ID goes with S3_SERVER_SIDE_ENCRYPTION=aws:kms or aws:kms:dsse: set that too, or no key.";
+        read.wrong.push(text.into());
+    }
+    kind.map(|kind| Encryption { kind, kms_key })
 }
 
 pub(super) fn read_delivery(read: &mut Reader<'_>) -> Delivery {

@@ -33,6 +33,17 @@ pub const SETTINGS: &[Setting] = &[
         "true when an endpoint is set",
         "http://host/bucket/key instead of http://bucket.host/key",
     ),
+    setting(
+        "S3_SERVER_SIDE_ENCRYPTION",
+        "as the bucket says",
+        "encryption that every object is written with: `AES256`, `aws:kms` or `aws:kms:dsse`",
+    ),
+    setting("S3_SSE_KMS_KEY_ID", "AWS's own key", "KMS key for it, by id, alias or ARN"),
+    setting(
+        "S3_CHECKSUM",
+        "crc32",
+        "checksum that S3 checks and keeps: `crc32`, `crc32c`, `crc64nvme`, `sha1`, `sha256` or `none`",
+    ),
     setting("BASE_URL", "http://localhost:8000", "this server as others reach it, put into file_url"),
     setting("LISTEN_ADDR", "0.0.0.0:8000", "address of REST and of the printers' sockets"),
     setting("INTERNAL_ADDR", "0.0.0.0:9000", "address of /livez, /readyz and /metrics; not for the public"),
@@ -48,11 +59,20 @@ pub const SETTINGS: &[Setting] = &[
         "origins of browser pages that may call REST, separated by commas, or *",
     ),
     setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
-    setting("UPLOAD_TIMEOUT_SECONDS", "900", "longest time for one upload, from its first byte to its last"),
+    setting(
+        "UPLOAD_TIMEOUT_SECONDS",
+        "900",
+        "longest time for one upload, from its first byte to its last; up to 43200",
+    ),
     setting(
         "MAX_CONCURRENT_UPLOADS",
         "24",
         "uploads that may hold a 5 MiB buffer at once; further ones wait",
+    ),
+    setting(
+        "GC_EVERY_SECONDS",
+        "3600",
+        "how often one replica removes from the bucket what no release names; 0 for never",
     ),
     setting(
         "DELIVERY",

@@ -1,8 +1,8 @@
 //! Direct upload: a pipeline puts the parts of a large image into S3 itself, and we look at it afterwards.
 //!
-//! The bytes rest in `staging/`. Completing takes the row first, so that it happens once; then the object is read back
-//! as a stream and judged as any upload is. What is refused is removed; what is abandoned expires, and goes with the
-//! garbage.
+//! The bytes rest in `staging/`. Completing compares the parts with what was announced, and takes the row, so that it
+//! happens once; then the object is read back as a stream and judged as any upload is. What is refused is removed; what
+//! is abandoned expires, and goes with the garbage.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,12 +16,14 @@ use super::upload::{self, Accepted, Examiner, Uploads};
 use super::{Draft, Error, Release, db};
 use crate::clock::Time;
 use crate::ids::FirmwareId;
-use crate::storage::{self, ObjectKey, PART_SIZE, Remains};
+use crate::storage::{self, Arrived, ObjectKey, PART_SIZE, Remains};
 
-/// Longest life of an upload: as old as garbage may get.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Longest life of an upload: half as long as it takes until what it left is garbage.
+const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// Most parts of an upload (S3 user guide, "Multipart upload limits").
 const MAX_PARTS: u64 = 10_000;
+/// Parts that one refusal complains about.
+const COMPLAINTS: usize = 10;
 /// Longest wait for more bytes of the object.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -73,7 +75,7 @@ pub async fn begin(on: &Uploads, fields: BTreeMap<String, String>, size: u64) ->
         return Err(Error::TooLarge { limit: on.max_size });
     }
     upload::check_free(on, &wanted).await?;
-    let part_size = size.div_ceil(MAX_PARTS).max(PART_SIZE as u64);
+    let part_size = part_size(size);
     let parts = i32::try_from(size.div_ceil(part_size)).unwrap_or(i32::MAX);
     let (id, now, life) = (FirmwareId::generate(), on.clock.now(), on.store.expires().min(LONGEST));
     let expires_at = now + TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX);
@@ -81,7 +83,8 @@ pub async fn begin(on: &Uploads, fields: BTreeMap<String, String>, size: u64) ->
     let noted = async {
         let mut urls = Vec::new();
         for number in 1..=parts {
-            urls.push(on.store.direct_part(id, &upload, number, (now, life)).await?);
+            let part = (number, part_length(size, number));
+            urls.push(on.store.direct_part(id, &upload, part, (now, life)).await?);
         }
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let row = Row { id, upload: upload.clone(), fields, size, parts, expires_at };
@@ -98,27 +101,59 @@ pub async fn begin(on: &Uploads, fields: BTreeMap<String, String>, size: u64) ->
     }
 }
 
+/// Bytes of every part but the last.
+fn part_size(size: u64) -> u64 {
+    size.div_ceil(MAX_PARTS).max(PART_SIZE as u64)
+}
+
+/// Bytes of a part, counted from 1.
+fn part_length(size: u64, number: i32) -> u64 {
+    let before = u64::try_from(number - 1).unwrap_or_default() * part_size(size);
+    part_size(size).min(size.saturating_sub(before))
+}
+
+/// The parts that S3 has must be those that the client says it sent. A slip costs nothing: it may send them again.
+fn check_parts(size: u64, arrived: &BTreeMap<i32, Arrived>, tags: &[String]) -> Result<(), Error> {
+    let bare = |tag: &str| tag.trim_matches('"').to_owned();
+    let wrong = (1..).zip(tags).filter_map(|(number, tag)| {
+        let length = part_length(size, number);
+        let detail = match arrived.get(&number) {
+            None => format!("part {number} has not arrived; PUT it to its URL, then complete again"),
+            Some(part) if part.length != length => {
+                format!("part {number} must have {length} bytes, {} arrived; PUT it again", part.length)
+            }
+            Some(Arrived { tag: Some(known), .. }) if bare(known) != bare(tag) => format!(
+                "part {number} arrived as {known}, not as {tag}; send the ETags of the last PUT of each part, in order"
+            ),
+            Some(_) => return None,
+        };
+        Some(("parts".to_owned(), detail))
+    });
+    let wrong: Vec<_> = wrong.take(COMPLAINTS).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+}
+
 /// Completes an upload of the parts with these entity tags, in order, and makes a release of it. Must run to its end,
 /// because it cleans up after itself: spawn it, do not drop it.
 pub async fn complete(on: &Uploads, id: FirmwareId, tags: &[String]) -> Result<Release, Error> {
     let gone = || Error::NoUpload(id.to_string());
-    let row = {
-        let mut conn = on.pool.acquire().await?;
-        let row = db::find_upload(&mut conn, id, on.clock.now()).await?.ok_or_else(gone)?;
-        if usize::try_from(row.parts) != Ok(tags.len()) {
-            let detail =
-                format!("must have the entity tags of {} parts, these are {}", row.parts, tags.len());
-            return Err(invalid("parts", &detail));
-        }
-        if !db::take_upload(&mut conn, id).await? {
-            return Err(gone());
-        }
-        row
-    };
+    let row = db::find_upload(&mut *on.pool.acquire().await?, id, on.clock.now()).await?.ok_or_else(gone)?;
+    if usize::try_from(row.parts) != Ok(tags.len()) {
+        let detail = format!("must have the entity tags of {} parts, these are {}", row.parts, tags.len());
+        return Err(invalid("parts", &detail));
+    }
+    let arrived = on.store.direct_parts(id, &row.upload).await.map_err(|error| match error {
+        storage::Error::NotFound(_) => gone(),
+        error => error.into(),
+    })?;
+    check_parts(u64::try_from(row.size).unwrap_or_default(), &arrived, tags)?;
+    if !db::take_upload(&mut *on.pool.acquire().await?, id).await? {
+        return Err(gone());
+    }
     let (staging, upload) = (ObjectKey::staging(id), row.upload.clone());
     let examined = async {
         on.store.direct_complete(id, &upload, tags).await.map_err(|error| match error {
-            // S3's own words say which part is missing or not the one that was sent.
+            // A part was put again in this moment, or S3 knows better than its list.
             storage::Error::Other(text) | storage::Error::NotFound(text) => {
                 invalid("parts", &format!("are not what arrived: {text}; begin a new upload"))
             }

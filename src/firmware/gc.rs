@@ -163,7 +163,7 @@ impl Run<'_> {
 
     /// Takes those out that a row names by now.
     async fn keep_named(
-        &self,
+        &mut self,
         folder: Folder,
         old: &mut Vec<(ObjectKey, u64, TimeDelta)>,
     ) -> Result<(), Error> {

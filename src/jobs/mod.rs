@@ -1,6 +1,8 @@
 //! What runs on a timer in every replica. Each turn compares what should be with what is, and every write is
 //! conditional, so it does not matter how many replicas do the same thing.
 
+mod garbage;
+
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -12,6 +14,8 @@ use crate::push::{self, Hint};
 use crate::rollouts;
 use crate::state::AppState;
 use crate::updates;
+
+pub use garbage::{GARBAGE_LOCK, garbage};
 
 /// Renewal of the replica's lease.
 const HEARTBEAT: Duration = Duration::from_secs(5);

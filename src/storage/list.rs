@@ -105,7 +105,7 @@ impl Store {
 }
 
 /// A server that sends us to where we are would keep us for ever.
-fn onward<C: PartialEq>(here: Option<C>, next: Option<C>) -> Result<Option<C>, Error> {
+pub(super) fn onward<C: PartialEq>(here: Option<C>, next: Option<C>) -> Result<Option<C>, Error> {
     if next.is_some() && next == here {
         return Err(Error::Other("a listing that does not go on".into()));
     }

@@ -16,6 +16,7 @@ mod writer;
 
 pub use cdn::{BadKey, Cdn};
 pub use delivery::{Address, Delivery, Mode};
+pub use direct::Arrived;
 pub use key::ObjectKey;
 pub use list::{Folder, Listed, OpenUpload, Page, UploadCursor};
 pub use remains::Remains;
@@ -63,6 +64,8 @@ mod tests {
             path_style: true,
             credentials: Some(("AKIDEXAMPLE".into(), "secret".to_owned().into())),
             presign_expires: Duration::from_secs(3600),
+            encryption: None,
+            checksum: None,
         })
         .await
     }

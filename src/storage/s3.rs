@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Credentials, SharedHttpClient};
+use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, SharedHttpClient};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 
@@ -36,6 +36,9 @@ pub struct Store {
     /// For bytes on their way out.
     streams: Option<SharedHttpClient>,
     expires: Duration,
+    encryption: Option<ServerSideEncryption>,
+    kms_key: Option<String>,
+    checksum: Option<ChecksumAlgorithm>,
 }
 
 /// An object on its way out.
@@ -70,6 +73,9 @@ impl Store {
                 // Look-alikes do not care which, but a signature needs one.
                 builder = builder.region(Region::new("us-east-1"));
             }
+            if config.checksum.is_none() {
+                builder = builder.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+            }
             if let Some(url) = endpoint {
                 builder = builder.endpoint_url(url.as_str().trim_end_matches('/'));
             }
@@ -82,6 +88,9 @@ impl Store {
             streams: narrow::client(CONNECT_TIMEOUT),
             bucket: config.bucket.clone(),
             expires: config.presign_expires,
+            encryption: config.encryption.as_ref().map(|encryption| encryption.kind.clone()),
+            kms_key: config.encryption.as_ref().and_then(|encryption| encryption.kms_key.clone()),
+            checksum: config.checksum.clone(),
         }
     }
 
@@ -100,7 +109,12 @@ impl Store {
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Error> {
         let patience = carrying(bytes.len());
         let call = self.client.put_object().bucket(&self.bucket).key(key.as_str());
-        let call = call.content_type("application/octet-stream").body(ByteStream::from(bytes));
+        let call = call
+            .content_type("application/octet-stream")
+            .set_server_side_encryption(self.encryption.clone())
+            .set_ssekms_key_id(self.kms_key.clone())
+            .set_checksum_algorithm(self.checksum.clone())
+            .body(ByteStream::from(bytes));
         call.customize().config_override(patience).send().await.map_err(typed)?;
         Ok(())
     }
@@ -139,7 +153,12 @@ impl Store {
     /// Copies within the bucket, without the bytes passing through here.
     pub async fn copy(&self, from: &ObjectKey, to: &ObjectKey) -> Result<(), Error> {
         let call = self.client.copy_object().bucket(&self.bucket).key(to.as_str());
-        let call = call.copy_source(copy_source(&self.bucket, from));
+        // A copy is encrypted anew, and does not inherit how; S3 computes the checksum from the bytes that it has.
+        let call = call
+            .copy_source(copy_source(&self.bucket, from))
+            .set_server_side_encryption(self.encryption.clone())
+            .set_ssekms_key_id(self.kms_key.clone())
+            .set_checksum_algorithm(self.checksum.clone());
         call.customize().config_override(moving()).send().await.map_err(typed)?;
         Ok(())
     }
@@ -152,10 +171,21 @@ impl Store {
         Ok(request.presigned(config).await.map_err(typed)?.uri().to_owned())
     }
 
-    pub(super) async fn multipart_create(&self, key: &ObjectKey) -> Result<String, Error> {
+    /// Begins a multipart upload whose parts come with our checksum, or without any.
+    pub(super) async fn multipart_create(&self, key: &ObjectKey, checked: bool) -> Result<String, Error> {
         let call = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
-        let answer = call.content_type("application/octet-stream").send().await.map_err(typed)?;
-        answer.upload_id.ok_or_else(|| Error::Other("a multipart upload without an id".into()))
+        let call = call
+            .content_type("application/octet-stream")
+            .set_server_side_encryption(self.encryption.clone())
+            .set_ssekms_key_id(self.kms_key.clone())
+            .set_checksum_algorithm(self.checksum.clone().filter(|_| checked));
+        let answer = if checked {
+            call.send().await
+        } else {
+            call.customize().config_override(unchecked()).send().await
+        };
+        let upload = answer.map_err(typed)?.upload_id;
+        upload.ok_or_else(|| Error::Other("a multipart upload without an id".into()))
     }
 
     pub(super) async fn multipart_part(
@@ -167,13 +197,17 @@ impl Store {
     ) -> Result<CompletedPart, Error> {
         let patience = carrying(bytes.len());
         let call = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
-        let call = call.part_number(number).body(ByteStream::from(bytes)).customize();
-        let answer = call.config_override(patience).send().await.map_err(typed)?;
+        let call = call.part_number(number).set_checksum_algorithm(self.checksum.clone());
+        let call = call.body(ByteStream::from(bytes)).customize().config_override(patience);
+        let answer = call.send().await.map_err(typed)?;
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(answer.e_tag)
             .set_checksum_crc32(answer.checksum_crc32)
-            .set_checksum_crc64_nvme(answer.checksum_crc64_nvme);
+            .set_checksum_crc32_c(answer.checksum_crc32_c)
+            .set_checksum_crc64_nvme(answer.checksum_crc64_nvme)
+            .set_checksum_sha1(answer.checksum_sha1)
+            .set_checksum_sha256(answer.checksum_sha256);
         Ok(part.build())
     }
 
@@ -223,6 +257,11 @@ fn carrying(bytes: usize) -> aws_sdk_s3::config::Builder {
 /// Time-outs of a call that makes S3 itself move bytes.
 fn moving() -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(within(MOVE_TIMEOUT / 2, MOVE_TIMEOUT))
+}
+
+/// A call about bytes that somebody else sends: there is no checksum that it could promise.
+pub(super) fn unchecked() -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::Config::builder().request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
 }
 
 /// An error in a sentence: S3's own code, words and status, or what happened to the connection. The SDK's Debug would

@@ -86,7 +86,7 @@ impl ObjectWriter {
         let multipart = match &mut self.multipart {
             Some(multipart) => multipart,
             None => {
-                let upload = self.store.multipart_create(&self.staging).await?;
+                let upload = self.store.multipart_create(&self.staging, true).await?;
                 self.multipart.insert(Multipart { upload, parts: Vec::new() })
             }
         };

@@ -39,6 +39,11 @@ fn start() -> PrometheusHandle {
     describe_counter!("paperminder_updates_total", "Attempts that ended, by status and reason");
     describe_counter!("paperminder_link_downloads_total", "Downloads that streamed through a short link");
     describe_counter!("paperminder_firmware_uploads_total", "Uploads, by outcome");
+    describe_counter!(
+        "paperminder_garbage_turns_total",
+        "Turns of collecting garbage, by outcome: done, elsewhere, unfinished or failed"
+    );
+    describe_counter!("paperminder_garbage_removed_total", "Garbage removed from the bucket, by kind");
     describe_histogram!("paperminder_claim_duration_seconds", "Time of one batch of claims in the database");
     describe_counter!("paperminder_engine_scans_total", "Scans over all connected printers");
     describe_counter!(
@@ -118,6 +123,16 @@ pub fn ended(status: &'static str, reason: &'static str) {
 /// An upload ended.
 pub fn upload(outcome: &'static str) {
     counter!("paperminder_firmware_uploads_total", "outcome" => outcome).increment(1);
+}
+
+/// It was time to collect the garbage.
+pub fn garbage_turn(outcome: &'static str) {
+    counter!("paperminder_garbage_turns_total", "outcome" => outcome).increment(1);
+}
+
+/// A piece of garbage is gone.
+pub fn garbage_removed(kind: &'static str) {
+    counter!("paperminder_garbage_removed_total", "kind" => kind).increment(1);
 }
 
 /// A download began to stream through a short link.

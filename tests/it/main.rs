@@ -3,6 +3,7 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod cdn;
 mod crash;
 mod delivery;
 mod dev;

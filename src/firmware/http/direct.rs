@@ -53,7 +53,7 @@ pub struct UploadBegun {
     id: Uuid,
     /// Bytes of every part but the last.
     part_size: u64,
-    /// A presigned PUT URL for each part, in order.
+    /// A presigned PUT URL for each part, in order. Each takes exactly as many bytes as its part has.
     urls: Vec<String>,
     /// When the URLs end, and with them the upload.
     expires_at: DateTime<Utc>,
@@ -105,7 +105,8 @@ pub async fn begin_upload(
 
 /// Complete a direct upload: the image is read back, checked and released.
 ///
-/// What is refused is removed; a further try needs a new upload.
+/// Parts that are missing or not those that arrived are refused (422), and may be sent again. An image that is refused
+/// is removed; a further try needs a new upload.
 #[utoipa::path(post, path = "/api/firmware/uploads/{id}/complete", operation_id = "completeUpload", tag = "firmware",
     params(("id" = Uuid, Path)), request_body = CompleteUpload,
     responses((status = 201, description = "Released", body = Firmware),

@@ -177,7 +177,7 @@ async fn a_database_without_any_release_is_not_believed(pool: PgPool) {
 }
 
 /// Puts a file into the bucket's folder that is two days old.
-fn old_file(folder: &Path, key: &ObjectKey) {
+pub(super) fn old_file(folder: &Path, key: &ObjectKey) {
     let path = folder.join("s3/firmware").join(key.as_str());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, [7; 100]).unwrap();
@@ -236,6 +236,8 @@ async fn the_command_goes_through_every_page_and_tells_each_piece(pool: PgPool) 
         path_style: true,
         credentials: Some((s3.access_key().to_owned(), s3.secret_key().clone())),
         presign_expires: HOUR,
+        encryption: None,
+        checksum: None,
     };
     let left = Store::connect(&settings).await.list(Folder::Firmware, None).await.unwrap();
     let left: Vec<_> = left.entries.into_iter().filter_map(|object| object.key).collect();

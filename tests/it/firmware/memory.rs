@@ -8,7 +8,8 @@ use md5::{Digest as _, Md5};
 use paperminder_ota::dev::EmbeddedS3;
 use reqwest::multipart::{Form, Part};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::Sha256;
 use sqlx::PgPool;
 
 use super::wait;
@@ -99,6 +100,53 @@ async fn a_large_upload_passes_through_in_the_memory_of_a_part(pool: PgPool) {
         let line = format!("paperminder_firmware_uploads_total{{outcome=\"{outcome}\"}} {uploads}");
         assert!(metrics.contains(&line), "{line} is not in {metrics}");
     }
+    assert!(server.terminate().await.success());
+    s3.stop().await;
+}
+
+/// Begins, fills and completes a direct upload.
+async fn upload_directly(server: &ServeProcess, version: &str, mebibytes: usize) -> Value {
+    let (mut sha256, mut bytes) = (Sha256::new(), std::pin::pin!(generated(mebibytes)));
+    while let Some(chunk) = bytes.next().await {
+        sha256.update(chunk.unwrap());
+    }
+    let client = reqwest::Client::new();
+    let post = async |path: &str, body: Value| {
+        let answer = client.post(server.url(path)).json(&body).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 201, "{text}\n{}", server.log());
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let sha256 = hex::encode(sha256.finalize());
+    let begin = json!({"version": version, "validate": "off", "size": mebibytes * MIB, "sha256": sha256});
+    let begun = post("/api/firmware/uploads", begin).await;
+    let (part, mut tags) = (usize::try_from(begun["part_size"].as_u64().unwrap()).unwrap() / MIB, Vec::new());
+    let mut chunks = std::pin::pin!(generated(mebibytes).chunks(part));
+    for url in begun["urls"].as_array().unwrap() {
+        let chunk: Vec<_> = chunks.next().await.unwrap().into_iter().flat_map(Result::unwrap).collect();
+        let put = client.put(url.as_str().unwrap()).body(chunk).send().await.unwrap();
+        tags.push(put.error_for_status().unwrap().headers()["etag"].to_str().unwrap().to_owned());
+    }
+    let path = format!("/api/firmware/uploads/{}/complete", begun["id"].as_str().unwrap());
+    post(&path, json!({"parts": tags})).await
+}
+
+#[sqlx::test]
+async fn a_large_direct_upload_is_read_back_in_the_memory_of_a_part(pool: PgPool) {
+    let (s3, folder) = embedded_s3().await;
+    let server = start(&pool, &s3).await;
+    upload_directly(&server, "1.0.0", 20).await;
+    let before = server.peak_memory();
+    let began = Instant::now();
+    let release = upload_directly(&server, "2.0.0", 200).await;
+    let (took, after) = (began.elapsed(), server.peak_memory());
+    println!(
+        "peak memory: {before} KiB after 20 MiB directly, {after} KiB after 200 MiB (+{} KiB) in {took:?}",
+        after - before
+    );
+    assert_eq!(release["md5"], md5(200));
+    assert!(after - before <= MOST_KIB, "200 MiB took {} KiB more than 20 MiB", after - before);
+    assert_eq!(objects_in(&folder).len(), 2, "{:#?}", objects_in(&folder));
     assert!(server.terminate().await.success());
     s3.stop().await;
 }

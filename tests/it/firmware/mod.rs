@@ -3,6 +3,7 @@
 mod away;
 mod direct;
 mod download;
+mod garbage;
 mod gc;
 mod memory;
 mod read;

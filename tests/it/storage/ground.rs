@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use paperminder_ota::config;
 use paperminder_ota::dev::EmbeddedS3;
 use paperminder_ota::ids::FirmwareId;
@@ -71,6 +72,8 @@ impl Ground {
             path_style: true,
             credentials: Some((self.keys.0.clone(), self.keys.1.clone().into())),
             presign_expires: LIFE,
+            encryption: None,
+            checksum: Some(ChecksumAlgorithm::Crc32),
         }
     }
 

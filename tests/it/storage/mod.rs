@@ -3,6 +3,7 @@
 pub mod ground;
 mod objects;
 mod presigned;
+mod protection;
 mod trouble;
 
 /// Makes each function a test on both servers.

@@ -1,5 +1,6 @@
 //! A server of one's own for a test: real PostgreSQL, a real S3 endpoint, real sockets.
 
+pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod raw;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use paperminder_ota::app::{self, App};
 use paperminder_ota::clock::Clock;
-use paperminder_ota::config::Config;
+use paperminder_ota::config::{Config, Storage};
 use paperminder_ota::dev::EmbeddedS3;
 use paperminder_ota::simulate::{Mode, Pace, PrinterOptions, image::esp8266_image};
 use reqwest::multipart::{Form, Part};
@@ -27,8 +28,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A running server on free ports, with a bucket of its own.
 pub struct Server {
     app: App,
-    s3: EmbeddedS3,
-    folder: TempDir,
+    /// None when the test brought one.
+    s3: Option<(EmbeddedS3, TempDir)>,
     /// The test's database.
     pub pool: PgPool,
     client: reqwest::Client,
@@ -64,6 +65,11 @@ impl Server {
         Self::on(pool, s3, folder, &endpoint, settings).await
     }
 
+    /// On a bucket that the test brings.
+    pub async fn on_bucket(pool: PgPool, storage: Storage, settings: &[(&str, &str)]) -> Self {
+        Self::started(pool, storage, None, settings).await
+    }
+
     /// With a wire before S3 that the test can cut.
     pub async fn behind_wire(pool: PgPool, settings: &[(&str, &str)]) -> (Self, Proxy) {
         let (s3, folder) = embedded_s3().await;
@@ -79,10 +85,20 @@ impl Server {
         endpoint: &str,
         settings: &[(&str, &str)],
     ) -> Self {
-        let mut config = config(&pool, endpoint, settings);
-        config.storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
+        let mut storage = config(&pool, endpoint, settings).storage;
+        storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
+        Self::started(pool, storage, Some((s3, folder)), settings).await
+    }
+
+    async fn started(
+        pool: PgPool,
+        storage: Storage,
+        s3: Option<(EmbeddedS3, TempDir)>,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let config = Config { storage, ..config(&pool, "http://localhost", settings) };
         let app = app::start(&config, Clock::system()).await.unwrap();
-        Self { app, s3, folder, pool, client: reqwest::Client::new() }
+        Self { app, s3, pool, client: reqwest::Client::new() }
     }
 
     /// `http://host:port`.
@@ -184,15 +200,22 @@ impl Server {
         }
     }
 
+    /// The folder of the embedded S3's buckets, in `s3/`.
+    pub fn folder(&self) -> &std::path::Path {
+        self.s3.as_ref().unwrap().1.path()
+    }
+
     /// Every object in the bucket, and every open multipart upload and its parts, as the file system has them.
     pub fn objects(&self) -> Vec<String> {
-        objects_in(&self.folder)
+        self.s3.as_ref().map_or_else(Vec::new, |(_, folder)| objects_in(folder))
     }
 
     /// Ends the server; fails when work was left undone.
     pub async fn stop(self) {
         assert!(self.app.stop().await, "work was left undone at the end");
-        self.s3.stop().await;
+        if let Some((s3, _folder)) = self.s3 {
+            s3.stop().await;
+        }
     }
 }
 
@@ -218,6 +241,7 @@ pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Confi
             "LISTEN_ADDR" | "INTERNAL_ADDR" => Some("127.0.0.1:0".into()),
             "AUTH" => Some("off".into()),
             "DRAIN_SECONDS" => Some("0".into()),
+            "GC_EVERY_SECONDS" => Some("0".into()),
             "RETRY_BACKOFF_SECONDS" => Some("0".into()),
             _ => None,
         },

@@ -1,7 +1,8 @@
-//! A stretch of wire that a test can cut, before PostgreSQL or S3.
+//! A stretch of wire that a test can cut or listen in on, before PostgreSQL or S3.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use sqlx::PgPool;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -42,24 +43,63 @@ impl Target {
     }
 }
 
+/// What was said on a connection.
+type Ear = Arc<Mutex<Vec<u8>>>;
+/// On each connection.
+type Heard = Arc<Mutex<Vec<Ear>>>;
+
+/// How a request begins.
+const METHODS: [&str; 5] = ["GET /", "HEAD /", "PUT /", "POST /", "DELETE /"];
+
 /// A proxy on a port of its own. It ends when dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     wire: watch::Sender<Wire>,
+    heard: Option<Heard>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
     pub async fn start(target: Target) -> Self {
+        Self::begin(target, None).await
+    }
+
+    /// One that keeps what clients say.
+    pub async fn listening_in(target: Target) -> Self {
+        Self::begin(target, Some(Heard::default())).await
+    }
+
+    async fn begin(target: Target, heard: Option<Heard>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (wire, state) = watch::channel(Wire::Whole);
-        let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target.clone(), state.clone()));
+        let task = tokio::spawn({
+            let heard = heard.clone();
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let ear = heard.as_ref().map(|heard| {
+                        let ear = Ear::default();
+                        heard.lock().unwrap().push(ear.clone());
+                        ear
+                    });
+                    tokio::spawn(carry(client, target.clone(), state.clone(), ear));
+                }
             }
         });
-        Self { address, wire, _task: AbortOnDropHandle::new(task) }
+        Self { address, wire, heard, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The HTTP requests so far, each with its head and its body.
+    pub fn requests(&self) -> Vec<String> {
+        let mut requests = Vec::new();
+        for ear in self.heard.as_ref().expect("a proxy that listens in").lock().unwrap().iter() {
+            let said = String::from_utf8_lossy(&ear.lock().unwrap()).into_owned();
+            let begins = |at| METHODS.iter().filter_map(|method| said[..at].rfind(method)).max().unwrap();
+            let mut starts: Vec<_> = said.match_indices(" HTTP/1.1\r\n").map(|(at, _)| begins(at)).collect();
+            starts.push(said.len());
+            requests.extend(starts.windows(2).map(|pair| said[pair[0]..pair[1]].to_owned()));
+        }
+        requests
     }
 
     /// `DATABASE_URL` of a test's database over this wire.
@@ -86,7 +126,7 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire>) {
+async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire>, ear: Option<Ear>) {
     if *wire.borrow() == Wire::Cut {
         return;
     }
@@ -97,12 +137,18 @@ async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire
             Target::Tcp(address) => {
                 let Ok(stream) = TcpStream::connect(address).await else { return };
                 let (from, to) = stream.into_split();
-                tokio::join!(pump(read, to, there, &[Wire::Frozen]), pump(from, write, back, HELD_ANSWERS));
+                tokio::join!(
+                    pump(read, to, there, &[Wire::Frozen], ear),
+                    pump(from, write, back, HELD_ANSWERS, None)
+                );
             }
             Target::Unix(path) => {
                 let Ok(stream) = UnixStream::connect(path).await else { return };
                 let (from, to) = stream.into_split();
-                tokio::join!(pump(read, to, there, &[Wire::Frozen]), pump(from, write, back, HELD_ANSWERS));
+                tokio::join!(
+                    pump(read, to, there, &[Wire::Frozen], ear),
+                    pump(from, write, back, HELD_ANSWERS, None)
+                );
             }
         }
     };
@@ -117,11 +163,15 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     mut wire: watch::Receiver<Wire>,
     held: &[Wire],
+    ear: Option<Ear>,
 ) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if wire.wait_for(|wire| !held.contains(wire)).await.is_err() {
             break;
+        }
+        if let Some(ear) = &ear {
+            ear.lock().unwrap().extend_from_slice(&buffer[..read]);
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             break;

@@ -24,6 +24,8 @@ pub struct Weed {
 
 /// Access key and secret key of an identity that may do everything.
 pub const ADMIN: (&str, &str) = ("ADMINADMINADMINADMIN", "the secret of the one who may do everything");
+/// The bucket whose objects everybody may read, and nobody list.
+pub const PUBLIC_BUCKET: &str = "public";
 /// Of one that may only read.
 pub const READER: (&str, &str) = ("READERREADERREADERRE", "the secret of the one who may only read");
 
@@ -37,6 +39,8 @@ impl Weed {
         let identities = json!({"identities": [
             identity("admin", ADMIN, &["Admin", "Read", "List", "Tagging", "Write"]),
             identity("reader", READER, &["Read", "List"]),
+            // Whoever shows no key: a CDN, for one.
+            {"name": "anonymous", "actions": [format!("Read:{PUBLIC_BUCKET}")]},
         ]});
         let config = folder.path().join("identities.json");
         std::fs::write(&config, identities.to_string()).unwrap();
@@ -60,6 +64,8 @@ impl Weed {
             .arg(format!("-s3.config={}", config.display()))
             // Small volumes, and enough of them: each bucket takes one of its own.
             .args(["-volume.max=100", "-master.volumeSizeLimitMB=1024", "-volume.minFreeSpace=0"])
+            // Without it there is no server-side encryption.
+            .env("WEED_S3_SSE_KEY", "the passphrase of the keys of all objects")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -99,7 +105,7 @@ impl Drop for Weed {
 }
 
 /// Ports that nobody listens on. All are held until all are found, so that they differ.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
