@@ -9,10 +9,10 @@ MAKEFLAGS += --no-print-directory
 # One profile and one set of features everywhere, so that nothing is compiled twice.
 CARGO ?= cargo
 
-.PHONY: help demo dev test ci fmt lint prepare setup check-generated check-production
+.PHONY: help demo dev test ci fmt lint prepare bench-transfer setup check-generated check-production
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## watch a release reach simulated printers, on a server of its own
 	@$(CARGO) build
@@ -39,12 +39,17 @@ fmt: ## format the sources
 	@$(CARGO) fmt
 
 lint: ## clippy, warnings are errors
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features bench -- -D warnings
 
 prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.json
 	scripts/sqlx-prepare
 	$(CARGO) run --quiet -- openapi > openapi.json.new
 	@mv openapi.json.new openapi.json
+
+# Built as production images are; feature `bench` keeps it out of everybody else's builds.
+bench-transfer: ## measure uploads and downloads through the server beside those straight to S3
+	@scripts/setup test
+	@scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench transfer
 
 check-generated: setup
 	scripts/sqlx-prepare --check

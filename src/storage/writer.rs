@@ -65,21 +65,13 @@ impl ObjectWriter {
             if self.buffer.len() == PART_SIZE {
                 self.flush().await?;
             }
+            // All at once: only what is written takes memory, and buffers that grow leave holes of every size behind.
+            self.buffer.reserve_exact(PART_SIZE - self.buffer.len());
             let (now, later) = bytes.split_at(bytes.len().min(PART_SIZE - self.buffer.len()));
-            self.reserve(now.len());
             self.buffer.extend_from_slice(now);
             bytes = later;
         }
         Ok(())
-    }
-
-    /// Grows the buffer by doubling, never beyond a part: a small image takes little, a large one no more than a part.
-    fn reserve(&mut self, more: usize) {
-        let needed = self.buffer.len() + more;
-        if needed > self.buffer.capacity() {
-            let capacity = needed.max(self.buffer.capacity() * 2).clamp(64 << 10, PART_SIZE);
-            self.buffer.reserve_exact(capacity - self.buffer.len());
-        }
     }
 
     async fn flush(&mut self) -> Result<(), Error> {

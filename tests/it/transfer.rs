@@ -24,18 +24,16 @@ use tokio::time::timeout;
 use crate::support::process::{ServeProcess, database_url};
 use crate::support::{embedded_s3, raw};
 
-const UPLOADS: usize = 50;
+const UPLOADS: usize = 100;
 const UPLOAD_SIZE: usize = 5 << 20;
-const DOWNLOADS: usize = 200;
+const DOWNLOADS: usize = 1000;
 const DOWNLOAD_SIZE: usize = 1 << 20;
-/// So many begin at a time: a debug build beside a compiler looks up no thousand links within a second.
-const BEGIN: usize = 10;
+/// So many begin at a time, so that a debug build beside a compiler opens each within the time-outs.
+const BEGIN: usize = 50;
 /// The most that one replica may hold, in KiB.
 const MOST_KIB: u64 = 300 << 10;
-/// The most that one slow download may cost, in KiB; hyper's own buffers would make some 750 of it.
-const MOST_KIB_EACH: u64 = 400;
 /// For all of them to begin, and for all of them to end, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One of them at a time: a machine that drops packets for want of memory or time measures nothing.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -53,12 +51,23 @@ async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
     .await
 }
 
-async fn upload(client: &reqwest::Client, url: &str, image: Bytes, version: String) -> (u16, Value) {
-    let length = image.len() as u64;
-    let file = Part::stream_with_length(image, length).file_name("firmware.bin");
-    let form = Form::new().text("version", version).text("validate", "off").part("file", file);
-    let answer = client.post(url).multipart(form).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+/// Uploads an image. A busy server says 503 and when to come back, which is done; returns how often, and the release.
+async fn upload(client: &reqwest::Client, url: &str, image: Bytes, version: String) -> (u32, Value) {
+    let mut refused = 0;
+    loop {
+        let file = Part::stream_with_length(image.clone(), image.len() as u64).file_name("firmware.bin");
+        let form = Form::new().text("version", version.clone()).text("validate", "off").part("file", file);
+        let answer = client.post(url).multipart(form).send().await.unwrap();
+        match answer.status().as_u16() {
+            201 => return (refused, answer.json().await.unwrap()),
+            503 => {
+                let wait = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+                refused += 1;
+            }
+            status => panic!("{status}: {}", answer.text().await.unwrap()),
+        }
+    }
 }
 
 #[sqlx::test]
@@ -78,18 +87,17 @@ async fn many_uploads_at_once_stay_within_the_bound(pool: PgPool) {
         let (client, url, image) = (client.clone(), url.clone(), image.clone());
         uploads.spawn(async move { upload(&client, &url, image, format!("1.0.{index}")).await });
     }
-    while let Some(done) = uploads.join_next().await {
-        let (status, release) = done.unwrap();
-        assert_eq!(
-            (status, &release["md5"]),
-            (201, &Value::from(md5.as_str())),
-            "{release}\n{}",
-            server.log()
-        );
+    let mut refused = 0;
+    while let Some(done) = timeout(PATIENCE, uploads.join_next()).await.unwrap() {
+        let (times, release) = done.unwrap();
+        assert_eq!(release["md5"], md5, "{release}");
+        refused += times;
     }
     let took = began.elapsed();
     let peak = server.peak_memory();
-    println!("{UPLOADS} uploads of {UPLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {before} KiB before");
+    println!(
+        "{UPLOADS} uploads of {UPLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {before} KiB before, {refused} times 503"
+    );
     assert!(peak < MOST_KIB, "{peak} KiB");
     assert!(server.terminate().await.success());
     s3.stop().await;
@@ -142,9 +150,10 @@ async fn slow_download(
     path: String,
     begin: Arc<Semaphore>,
     both: Arc<Barrier>,
-) -> Vec<u8> {
-    let beginning = begin.acquire_owned().await.unwrap();
+) -> (u32, Vec<u8>) {
+    let mut refused = 0;
     let (mut stream, mut answer) = loop {
+        let _beginning = begin.acquire().await.unwrap();
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         // Loopback's segments of 64 KiB would let the kernel take whole images off the server's hands.
@@ -157,15 +166,17 @@ async fn slow_download(
             break (stream, answer);
         }
         // A busy server says 503 in fewer bytes than an image has, and when to come back.
-        assert!(answer.starts_with(b"HTTP/1.0 503 "), "{}", String::from_utf8_lossy(&answer));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+        let wait = answer.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+        tokio::time::sleep(Duration::from_secs(wait.parse().unwrap())).await;
+        refused += 1;
     };
     assert!(answer.starts_with(b"HTTP/1.0 200 "), "{}", String::from_utf8_lossy(&answer));
-    drop(beginning);
     both.wait().await;
     both.wait().await;
     stream.read_to_end(&mut answer).await.unwrap();
-    answer
+    (refused, answer)
 }
 
 #[sqlx::test]
@@ -175,8 +186,7 @@ async fn slow_downloads_cost_a_few_buffers_each(pool: PgPool) {
     let server = start(&pool, &s3).await;
     let image = Bytes::from(raw::noise(DOWNLOAD_SIZE, 2));
     let url = server.url("/api/firmware/upload");
-    let (status, release) = upload(&reqwest::Client::new(), &url, image.clone(), "1.5.0".into()).await;
-    assert_eq!(status, 201, "{release}");
+    upload(&reqwest::Client::new(), &url, image.clone(), "1.5.0".into()).await;
     let id = sqlx::query_scalar("select id from firmware_versions").fetch_one(&pool).await.unwrap();
     let release = FirmwareId(id);
     let tokens = hand_out(&pool, release, "1.5.0", DOWNLOADS).await;
@@ -194,17 +204,20 @@ async fn slow_downloads_cost_a_few_buffers_each(pool: PgPool) {
     let count = "select count(*) from update_history where download_started_at is not null and download_ended_at is null";
     let under_way: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap();
     assert_eq!(usize::try_from(under_way).unwrap(), DOWNLOADS, "all at once");
-    let held = server.peak_memory();
+    let (stood, held) = (began.elapsed(), server.peak_memory());
     both.wait().await;
+    let mut refused = 0;
     while let Some(done) = timeout(PATIENCE, downloads.join_next()).await.unwrap() {
-        let answer = done.unwrap();
+        let (times, answer) = done.unwrap();
         assert!(answer.ends_with(&image), "{}", String::from_utf8_lossy(&answer[..200]));
+        refused += times;
     }
     let (took, peak) = (began.elapsed(), server.peak_memory());
     println!(
-        "{DOWNLOADS} downloads of {DOWNLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {held} KiB while all stood, {before} KiB before"
+        "{DOWNLOADS} downloads of {DOWNLOAD_SIZE} bytes in {took:?}: at most {peak} KiB, {held} KiB while all stood \
+         after {stood:?}, {before} KiB before, {refused} times 503"
     );
-    assert!(peak - before < DOWNLOADS as u64 * MOST_KIB_EACH, "{peak} KiB");
+    assert!(peak < MOST_KIB, "{peak} KiB");
     assert!(server.terminate().await.success());
     s3.stop().await;
     drop(folder);

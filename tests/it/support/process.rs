@@ -50,7 +50,8 @@ impl Drop for Leash {
 /// `paperminder-ota serve` as a process of its own, on free ports.
 pub struct ServeProcess {
     child: tokio::process::Child,
-    pid: u32,
+    /// Its number.
+    pub pid: u32,
     log: Arc<Mutex<Vec<String>>>,
     /// REST and sockets.
     pub address: SocketAddr,
