@@ -12,9 +12,9 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
@@ -23,13 +23,14 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Cors};
 use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
+use crate::ids::{PrinterRef, ReplicaId};
 use crate::links::{self, Limits};
 use crate::push::{self, Fence, Hub};
 use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
-use crate::{auth, db, docs, firmware, http, ids, jobs, line, printers, rollouts, telemetry, updates};
+use crate::{auth, db, docs, firmware, http, jobs, line, printers, rollouts, telemetry, updates};
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
@@ -119,6 +120,42 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
 
     let handle = telemetry::metrics::install();
+    let (state, queue) = assemble(config, pool.clone(), store, clock.clone())?;
+    let (shutdown, engine, steward) = (state.shutdown.clone(), state.engine.clone(), state.steward.clone());
+    // Before the first printer can connect, or it would count as offline for a moment.
+    let name = format!("{}:{}", host_name(), address.port());
+    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name).await };
+    lease.await.map_err(db::MigrationError::from)?;
+
+    let (hints, engine_hints) = broadcast::channel(HINTS);
+    let tasks = &shutdown.tasks;
+    tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
+    tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
+    tokio::spawn(jobs::presence(state.clone(), name));
+    tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
+    tasks.spawn(jobs::expiry(state.clone()));
+    tasks.spawn(jobs::sweep(state.clone()));
+    tasks.spawn(jobs::fold(state.clone()));
+    if let Some(every) = config.gc_every {
+        tasks.spawn(jobs::garbage(state.clone(), every));
+    }
+    tokio::spawn({
+        let (pool, stop) = (pool, shutdown.hard.clone());
+        async move { steward.run(pool, clock, stop).await }
+    });
+    let stop = &shutdown.hard;
+    tokio::spawn(http::serve(listener, public(&state, config), stop.clone()));
+    tokio::spawn(http::serve(internal, internal_routes(state.clone(), handle), stop.clone()));
+    Ok(App { state, address, internal_address })
+}
+
+/// The parts of a replica put together, none of them running, and the queue that its engine reads.
+pub fn assemble(
+    config: &Config,
+    pool: PgPool,
+    store: Store,
+    clock: Clock,
+) -> Result<(AppState, mpsc::Receiver<PrinterRef>), Error> {
     let (shutdown, fence, hub, steward) =
         (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Steward::default()));
     let mode = delivery_mode(&config.delivery)?;
@@ -144,47 +181,23 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         shutdown: shutdown.clone(),
     };
     let state = AppState {
-        pool: pool.clone(),
-        clock: clock.clone(),
-        replica: ids::ReplicaId::generate(),
+        pool,
+        clock,
+        replica: ReplicaId::generate(),
         uploads,
         base_url,
         cdn_url: cdn_url(&config.delivery),
         links: Limits::new(config.downloads.concurrent, config.downloads.per_address),
         hub,
         fence,
-        engine: engine.clone(),
-        steward: steward.clone(),
+        engine,
+        steward,
         sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
         attempts: config.attempts,
         drain: config.drain,
-        shutdown: shutdown.clone(),
+        shutdown,
     };
-    // Before the first printer can connect, or it would count as offline for a moment.
-    let name = format!("{}:{}", host_name(), address.port());
-    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name).await };
-    lease.await.map_err(db::MigrationError::from)?;
-
-    let (hints, engine_hints) = broadcast::channel(HINTS);
-    let tasks = &shutdown.tasks;
-    tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
-    tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
-    tokio::spawn(jobs::presence(state.clone(), name));
-    tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
-    tasks.spawn(jobs::expiry(state.clone()));
-    tasks.spawn(jobs::sweep(state.clone()));
-    tasks.spawn(jobs::fold(state.clone()));
-    if let Some(every) = config.gc_every {
-        tasks.spawn(jobs::garbage(state.clone(), every));
-    }
-    tokio::spawn({
-        let (steward, pool, clock, stop) = (steward, pool, clock, shutdown.hard.clone());
-        async move { steward.run(pool, clock, stop).await }
-    });
-    let stop = &shutdown.hard;
-    tokio::spawn(http::serve(listener, public(&state, config), stop.clone()));
-    tokio::spawn(http::serve(internal, internal_routes(state.clone(), handle), stop.clone()));
-    Ok(App { state, address, internal_address })
+    Ok((state, queue))
 }
 
 fn cdn_url(config: &config::Delivery) -> Option<Arc<str>> {

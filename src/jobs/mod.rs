@@ -86,7 +86,8 @@ pub async fn sweep(app: AppState) {
     }
 }
 
-async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
+/// One turn of [`expiry`].
+pub async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
     let now = app.clock.now();
     let stuck_after = i32::try_from(app.attempts.stuck_after.as_secs()).unwrap_or(i32::MAX);
     let mut tx = app.pool.begin().await?;

@@ -5,8 +5,8 @@
 //! the reboot comes before `firmware_complete`, and after an outage everybody is back every 500 ms. So refusing is
 //! cheap, frames are small, every wait has a limit, and a socket that drops after an offer is good news.
 
-mod session;
+pub mod session;
 mod socket;
-mod wire;
+pub mod wire;
 
 pub use socket::routes;

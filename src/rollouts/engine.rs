@@ -78,14 +78,14 @@ pub struct Parts {
 }
 
 /// What is to be done. It stays until a turn succeeded.
-#[derive(Default)]
-struct Work {
+#[derive(Clone, Debug, Default)]
+pub struct Work {
     /// These printers' rows may differ from what is remembered.
-    printers: HashSet<PrinterRef>,
+    pub printers: HashSet<PrinterRef>,
     /// Those of every printer with an open update may.
-    everything: bool,
+    pub everything: bool,
     /// Rollouts may have changed, or somebody may be due: look at everyone.
-    scan: bool,
+    pub scan: bool,
 }
 
 /// What the gate of forced updates is called: they have no rollout.
@@ -193,11 +193,8 @@ impl Engine {
                 biased;
                 () = stop.cancelled() => return,
                 hint = hints.recv() => match hint {
-                    Ok(Hint::Printer(id)) => drop(work.printers.insert(PrinterRef(id))),
-                    Ok(Hint::Rollout(_) | Hint::Releases) => work.scan = true,
-                    Ok(Hint::Forgiven(id)) => work.printers.extend(self.failed_by(RolloutId(id))),
-                    // Notifications may be lost, so nothing that is remembered can be trusted.
-                    Ok(Hint::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => (work.scan, work.everything) = (true, true),
+                    Ok(hint) => self.heed(hint, &mut work),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.heed(Hint::Everything, &mut work),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 () = self.nudge.notified() => work.scan = true,
@@ -224,8 +221,19 @@ impl Engine {
         }
     }
 
+    /// What a hint asks for.
+    pub fn heed(&self, hint: Hint, work: &mut Work) {
+        match hint {
+            Hint::Printer(id) => drop(work.printers.insert(PrinterRef(id))),
+            Hint::Rollout(_) | Hint::Releases => work.scan = true,
+            Hint::Forgiven(id) => work.printers.extend(self.failed_by(RolloutId(id))),
+            // Notifications may be lost, so nothing that is remembered can be trusted.
+            Hint::Everything => (work.scan, work.everything) = (true, true),
+        }
+    }
+
     /// One turn. Returns the time until the next one is due.
-    async fn turn(&self, plan: &mut Plan, work: &Work) -> Result<Duration, sqlx::Error> {
+    pub async fn turn(&self, plan: &mut Plan, work: &Work) -> Result<Duration, sqlx::Error> {
         let now = self.clock.now();
         let mut due = None;
         if work.everything {
@@ -255,12 +263,6 @@ impl Engine {
         left.note(plan);
         let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
         Ok(wait.max(Duration::from_millis(10)))
-    }
-
-    /// One look at every printer on this replica's sockets, as the timer gives it.
-    pub async fn scan(&self) -> Result<(), sqlx::Error> {
-        let work = Work { scan: true, everything: true, ..Work::default() };
-        self.turn(&mut Plan::default(), &work).await.map(drop)
     }
 
     /// Starts what is due, and reads the plan. Returns when the next start is due as well.

@@ -39,7 +39,7 @@ pub use control::{Change, advance, approve, change, delete, retry_failed, undo};
 pub use create::{Wanted, create};
 pub use db::{catalog, find};
 pub use decide::{Catalog, Decision, Limit, Offering, Pick, Plan, ReleaseBrief, Why, decide};
-pub use engine::{Engine, Parts};
+pub use engine::{Engine, Parts, Work};
 pub use explain::{Explanation, PrinterExplanation, explain, explain_rollout};
 pub use force::{Force, force};
 pub use judge::StatusReason;

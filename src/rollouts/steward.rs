@@ -41,6 +41,11 @@ impl Steward {
         self.wake.notify_one();
     }
 
+    /// Which rollouts had news since this was asked last.
+    pub fn news(&self) -> HashSet<RolloutId> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Works until `stop`, then once more.
     pub async fn run(&self, pool: PgPool, clock: Clock, stop: CancellationToken) {
         let mut timer = tokio::time::interval(TICK);
@@ -56,7 +61,7 @@ impl Steward {
                 }
                 () = self.wake.notified() => tokio::time::sleep(GATHER).await,
             }
-            let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+            let news = self.news();
             let look = timeout(PATIENCE, look(&pool, &news, depth, clock.now()));
             if let Err(error) = look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 tracing::warn!(%error, "rollouts could not be looked after and will be later");

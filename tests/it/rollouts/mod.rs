@@ -3,6 +3,7 @@
 mod agreement;
 mod control;
 mod counters;
+mod model;
 mod requests;
 
 use paperminder_ota::printers::bucket;
