@@ -97,7 +97,7 @@ pub fn transition(before: &Rows, after: &Rows, memory: &Memory, fresh: bool) -> 
         match new.get(&update.id) {
             Some(now) => moved(update, now)?,
             None => ensure!(
-                update.open && update.status == "pending" && update.sends == 1,
+                update.open && update.status == "pending" && !memory.written.contains(&update.id),
                 "an attempt is gone that was more than a claim: {update:?}"
             ),
         }

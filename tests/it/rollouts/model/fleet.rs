@@ -40,13 +40,14 @@ impl Socket {
         }
     }
 
-    /// Does with what waited what the socket's task does.
-    pub async fn write(&mut self, out: Out) -> Written {
+    /// Does with what waited what the socket's task does; `on_wire` is called while an offer is being written.
+    pub async fn write(&mut self, out: Out, on_wire: impl FnOnce(&Frame)) -> Written {
         let Out::Offer(frame) = out else { return Written::Replaced };
         let Some(_pass) = self.app.fence.pass(frame.rollout, frame.epoch).await else {
             self.session.withdraw(&frame).await;
             return Written::Withdrawn;
         };
+        on_wire(&frame);
         self.session.written(&frame);
         Written::Offer(frame)
     }
@@ -169,7 +170,7 @@ impl Device {
         while index < self.sockets.len() {
             let mut replaced = false;
             while let Ok(out) = self.sockets[index].queue.try_recv() {
-                match self.sockets[index].write(out).await {
+                match self.sockets[index].write(out, |_| ()).await {
                     Written::Offer(frame) => {
                         self.sees(&frame);
                         frames.push(frame);

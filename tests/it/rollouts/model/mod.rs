@@ -3,6 +3,7 @@
 //!
 //! - [`operations`] says what may happen, [`world`] does it, one thing after the other, so a case that fails fails again
 //!   and shrinks. Printers talk to the server's own sessions ([`fleet`]); only the wire is missing.
+//! - [`race`] lets go of the order: everything at once, and the same invariants at every moment.
 //! - [`reference`] counts and decides once more, slowly, printer by printer; [`check`] compares.
 //!
 //! `PROPTEST_CASES` runs more cases, `PROPTEST_RNG_SEED` others.
@@ -10,6 +11,7 @@
 mod check;
 mod fleet;
 mod operations;
+mod race;
 mod reference;
 mod rows;
 mod wanted;
@@ -44,7 +46,7 @@ fn run(config: paperminder_ota::config::Config) {
         cases: if given("PROPTEST_CASES") { defaults.cases } else { CASES },
         rng_seed: if given("PROPTEST_RNG_SEED") { defaults.rng_seed } else { RngSeed::Fixed(7) },
         failure_persistence: None,
-        max_shrink_time: 60_000,
+        max_shrink_time: 120_000,
         max_shrink_iters: 2_000,
         ..defaults
     });
@@ -59,7 +61,7 @@ fn run(config: paperminder_ota::config::Config) {
                     .await
                     .map_err(|why| format!("after step {index}, {operation:?}: {why}"))?;
             }
-            Ok(())
+            world.comes_to_rest().await.map_err(|why| format!("at rest: {why}"))
         };
         runtime.block_on(case).map_err(|why: String| TestCaseError::fail(why))
     });

@@ -204,7 +204,7 @@ fn about() -> impl Strategy<Value = About> {
     prop_oneof![3 => Just(About::Nothing), 2 => Just(About::Offered), 1 => select(VERSIONS).prop_map(About::Other)]
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+pub fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Installs),
         2 => Just(Outcome::Completes),
@@ -229,7 +229,7 @@ fn target() -> impl Strategy<Value = TargetSpec> {
     )
 }
 
-fn rollout() -> impl Strategy<Value = RolloutSpec> {
+pub fn rollout() -> impl Strategy<Value = RolloutSpec> {
     let spread = prop_oneof![
         4 => Just(Spread::Immediate),
         2 => (0..=100u8).prop_map(Spread::Gradual),

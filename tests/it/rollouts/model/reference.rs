@@ -12,6 +12,8 @@ use super::rows::{PrinterRow, ReleaseRow, Rows, UpdateRow, version};
 pub struct Memory {
     /// Attempts that an operator forgave.
     pub forgiven: HashSet<Uuid>,
+    /// Attempts whose offer reached its printer.
+    pub written: HashSet<Uuid>,
 }
 
 impl Rows {

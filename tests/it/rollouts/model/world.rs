@@ -35,6 +35,9 @@ pub struct Ground {
 
 /// Most rollouts of a case; beyond it counting everything after every step takes long and finds nothing new.
 const ROLLOUTS: usize = 6;
+/// Rounds within which a fleet that behaves is done: each printer of the most limited rollout has one to itself.
+const REST: usize = 40;
+const DAY: u64 = 24 * 3600;
 /// The first try that fails is followed by the second after this.
 const BACKOFF: &str = "60";
 
@@ -153,6 +156,10 @@ impl World {
     /// One operation, and all that must hold then.
     pub async fn step(&mut self, operation: &Operation) -> Checked {
         self.act(operation).await?;
+        self.holds().await
+    }
+
+    async fn holds(&mut self) -> Checked {
         self.hear().await;
         let rows = Rows::read(&self.pool).await;
         let fresh = self.replicas.iter().all(|replica| replica.hints.is_empty());
@@ -196,6 +203,7 @@ impl World {
             let rows = Rows::read(&self.pool).await;
             for frame in frames {
                 check::may_leave(&self.closed, &rows, frame.update)?;
+                self.memory.written.insert(frame.update);
             }
         }
         Ok(())
@@ -378,6 +386,53 @@ impl World {
             self.replicas[at].app.steward.moved(rollout.id);
         }
         Ok(())
+    }
+
+    /// Everybody behaves from here on, and time passes: what may be offered is taken, and nobody stays pending.
+    pub async fn comes_to_rest(&mut self) -> Checked {
+        for _ in 0..REST {
+            self.clock.advance(Duration::from_secs(DAY));
+            for printer in 0..self.devices.len() {
+                if self.devices[printer].sockets.is_empty() {
+                    self.devices[printer].connect(&self.replicas[printer % 2].app).await;
+                }
+            }
+            for replica in 0..2 {
+                jobs::expire(&self.replicas[replica].app).await.unwrap();
+                self.turn(replica, Turn::Timer).await;
+            }
+            self.holds().await?;
+            for printer in 0..self.devices.len() {
+                self.deliver(printer).await?;
+                let device = &mut self.devices[printer];
+                if device.offered.is_some() {
+                    device.lose(true, true).await;
+                    device.boot(Runs::Offered);
+                    device.connect(&self.replicas[printer % 2].app).await;
+                }
+            }
+            self.step(&Operation::Look(true)).await?;
+            if self.waits().is_none() {
+                return Ok(());
+            }
+        }
+        let rollout = self.waits();
+        Err(format!(
+            "nobody would have to wait, but {:?} of {rollout:?}",
+            rollout.map(|of| &self.rows.counters[&of.id])
+        ))
+    }
+
+    /// A rollout that could serve everyone and yet has somebody pending.
+    fn waits(&self) -> Option<&Rollout> {
+        let serves_all = |rollout: &&Rollout| {
+            rollout.status.offers() && rollout.percentage == 100 && rollout.steps.is_none()
+        };
+        self.rows
+            .rollouts
+            .iter()
+            .filter(serves_all)
+            .find(|rollout| self.rows.counters[&rollout.id].pending > 0)
     }
 
     async fn look(&mut self, all: bool) -> Checked {
