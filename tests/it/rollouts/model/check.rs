@@ -217,7 +217,7 @@ fn highest(before: &Rows, after: &Rows, memory: &Memory, update: &UpdateRow) -> 
     Ok(())
 }
 
-/// Once the steward has looked at everything, twice, a rollout rests if nobody is pending.
+/// Once the steward has looked at everything often enough, a rollout rests if nobody is pending.
 pub fn rested(rows: &Rows) -> Checked {
     for rollout in &rows.rollouts {
         let counters = &rows.counters[&rollout.id];

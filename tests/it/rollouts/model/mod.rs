@@ -17,11 +17,13 @@ mod rows;
 mod wanted;
 mod world;
 
+use paperminder_ota::words::{Channel, Platform};
 use proptest::collection::vec;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use sqlx::PgPool;
 
 use crate::support::config;
+use operations::{Operation, Runs};
 use world::{Ground, World};
 
 /// Cases unless the environment says otherwise.
@@ -35,6 +37,50 @@ async fn whatever_happens_the_invariants_hold(pool: PgPool) {
     tokio::task::spawn_blocking(move || run(config)).await.unwrap();
 }
 
+/// A second try that is taken back leaves the printer where the first one left it.
+#[sqlx::test]
+async fn a_second_try_that_never_left_is_as_if_it_had_not_been(pool: PgPool) {
+    use operations::{Outcome, RolloutSpec, Spread, TargetSpec, Turn};
+    let ground = Ground::new(config(&pool, "http://127.0.0.1:1", Ground::settings())).await;
+    let printer = operations::PrinterSpec {
+        platform: Platform::Esp8266,
+        channel: Channel::Stable,
+        auto_update: true,
+        runs: "1.0.0",
+    };
+    let rollout = RolloutSpec {
+        version: "1.1.0",
+        channel: None,
+        target: TargetSpec::everyone(),
+        spread: Spread::Immediate,
+        max_in_flight: None,
+        rate: None,
+        abort_on: None,
+        allow_downgrade: false,
+        max_attempts: 2,
+        ends_in: None,
+    };
+    let mut world = World::new(&ground, &[printer]).await;
+    for operation in [
+        Operation::Connect(0, 0, Runs::Same),
+        Operation::Create(0, Box::new(rollout)),
+        Operation::Turn(0, Turn::Timer),
+        Operation::Course(0, 0, Outcome::Fails),
+        Operation::Pass(61),
+        Operation::Turn(0, Turn::Timer),
+        Operation::Pause(0, 0),
+        Operation::Deliver(0),
+        Operation::Resume(1, 0),
+        Operation::Turn(0, Turn::Timer),
+        Operation::Course(0, 0, Outcome::Fails),
+        Operation::Retry(0, 0),
+        Operation::Turn(0, Turn::Heard),
+    ] {
+        world.step(&operation).await.map_err(|why| format!("{operation:?}: {why}")).unwrap();
+    }
+    world.comes_to_rest().await.unwrap();
+}
+
 /// Proptest is not asynchronous, so it has a thread and a runtime of its own.
 fn run(config: paperminder_ota::config::Config) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -46,16 +92,18 @@ fn run(config: paperminder_ota::config::Config) {
         cases: if given("PROPTEST_CASES") { defaults.cases } else { CASES },
         rng_seed: if given("PROPTEST_RNG_SEED") { defaults.rng_seed } else { RngSeed::Fixed(7) },
         failure_persistence: None,
-        max_shrink_time: 120_000,
-        max_shrink_iters: 2_000,
+        max_shrink_time: if given("PROPTEST_MAX_SHRINK_TIME") { defaults.max_shrink_time } else { 120_000 },
         ..defaults
     });
     let printers = vec(operations::printer(), usize::from(operations::PRINTERS));
-    let strategy = (printers, vec(operations::operation(), STEPS / 2..STEPS));
-    let outcome = runner.run(&strategy, |(printers, operations)| {
+    let strategy = (printers, operations::rollout(), vec(operations::operation(), STEPS / 2..STEPS));
+    let outcome = runner.run(&strategy, |(printers, first, operations)| {
         let case = async {
             let mut world = World::new(&ground, &printers).await;
-            for (index, operation) in operations.iter().enumerate() {
+            let connect = |printer| Operation::Connect(printer, usize::from(printer % 2), Runs::Same);
+            let first = Operation::Create(0, Box::new(first));
+            let start = (0..operations::PRINTERS).map(connect).chain([first]).collect::<Vec<_>>();
+            for (index, operation) in start.iter().chain(&operations).enumerate() {
                 world
                     .step(operation)
                     .await

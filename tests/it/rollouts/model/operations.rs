@@ -86,6 +86,12 @@ pub struct TargetSpec {
     pub max: Option<&'static str>,
 }
 
+impl TargetSpec {
+    pub fn everyone() -> Self {
+        Self { all: true, users: None, printers: None, channels: None, min: None, max: None }
+    }
+}
+
 /// How a rollout spreads.
 #[derive(Clone, Debug)]
 pub enum Spread {
@@ -269,7 +275,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         5 => (who(), prop::bool::weighted(0.85), said(), about()).prop_map(|(p, n, said, about)| Report(p, n, said, about)),
         3 => (who(), prop::bool::weighted(0.7), any::<bool>()).prop_map(|(p, newest, let_go)| Lose(p, newest, let_go)),
         3 => who().prop_map(Deliver),
-        1 => who().prop_map(Stuck),
+        2 => who().prop_map(Stuck),
         8 => (who(), replica(), outcome()).prop_map(|(p, r, outcome)| Course(p, r, outcome)),
     ];
     let by_operators = prop_oneof![

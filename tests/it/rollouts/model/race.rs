@@ -8,11 +8,13 @@ use std::time::Duration;
 use paperminder_ota::app;
 use paperminder_ota::clock::Clock;
 use paperminder_ota::firmware::{self, Amendment, Selector};
-use paperminder_ota::ids::{Handle, PrinterRef};
+use paperminder_ota::ids::{Handle, PrinterRef, UpdateId};
 use paperminder_ota::jobs;
 use paperminder_ota::push::{self, Hint};
-use paperminder_ota::rollouts::{self, Change, Force, Rollout, Status};
+use paperminder_ota::rollouts::{self, Change, Force, Plan, Rollout, Status, Work};
 use paperminder_ota::state::AppState;
+use paperminder_ota::updates::{self, Report};
+use paperminder_ota::words::{Channel, Platform};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{RngSeed, TestRunner};
 use sqlx::PgPool;
@@ -22,7 +24,9 @@ use uuid::Uuid;
 
 use super::check;
 use super::fleet::{Device, Written};
-use super::operations::{self, About, Outcome, PRINTERS, RELEASES, Runs, Said, VERSIONS};
+use super::operations::{
+    self, About, Outcome, PrinterSpec, RELEASES, Runs, Said, Spread, TargetSpec, VERSIONS,
+};
 use super::reference::Memory;
 use super::rows::{Rows, version};
 use super::world::{Ground, clock};
@@ -33,7 +37,12 @@ const LASTS: Duration = Duration::from_secs(5);
 /// The clock that the replicas go by is so much faster than ours.
 const FASTER: u32 = 600;
 /// Rollouts at the start.
-const ROLLOUTS: usize = 5;
+const ROLLOUTS: u32 = 5;
+/// Of these, the limited ones.
+const LIMITED: u32 = 3;
+const PRINTERS: u8 = 24;
+/// Printers of which there are two that say they are the same, and what they run differs.
+const TWINS: u8 = 8;
 
 /// Rollouts whose pause or cancel was answered, and that nobody is about to resume.
 type Closed = Arc<Mutex<HashSet<Uuid>>>;
@@ -46,6 +55,41 @@ async fn everything_at_once_keeps_the_invariants(pool: PgPool) {
         runtime.unwrap().block_on(async { race(&Ground::new(config).await).await });
     };
     tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+/// What a printer reports and what it says at its next subscribe are two transactions; the census counts both together.
+#[sqlx::test]
+async fn a_report_and_a_subscribe_at_the_same_moment_are_both_counted(pool: PgPool) {
+    let config = config(&pool, "http://127.0.0.1:1", Ground::settings());
+    let ground = Ground::new(config).await;
+    for report in [Report::Complete, Report::Failed { error: None }, Report::Declined] {
+        let clock = clock();
+        ground.clear(&clock).await;
+        let parts = app::assemble(&ground.config, ground.pool.clone(), ground.store.clone(), clock.clone());
+        let app = parts.unwrap().0;
+        create(&app, &mut Chance::new(1), true).await;
+        let spec = PrinterSpec {
+            platform: Platform::Esp8266,
+            channel: Channel::Stable,
+            auto_update: true,
+            runs: "1.0.5",
+        };
+        let mut device = Device::new(0, &spec);
+        device.connect(&app).await;
+        let work = Work { scan: true, ..Work::default() };
+        app.engine.turn(&mut Plan::default(), &work).await.unwrap();
+        let update = Rows::read(&ground.pool).await.updates[0].id;
+
+        let mut tx = ground.pool.begin().await.unwrap();
+        assert!(updates::report(&mut tx, UpdateId(update), &report, clock.now()).await.unwrap());
+        device.boot(Runs::Other("1.1.0"));
+        let elsewhere = app.clone();
+        let subscribing = tokio::spawn(async move { device.connect(&elsewhere).await });
+        sleep(Duration::from_millis(100)).await;
+        tx.commit().await.unwrap();
+        subscribing.await.unwrap();
+        moment(&ground.pool, &clock).await;
+    }
 }
 
 /// Chance, the same in every run; what the machine makes of it is not.
@@ -77,22 +121,21 @@ async fn race(ground: &Ground) {
         apps.push(app);
     }
     let mut chance = Chance::new(3);
-    for _ in 0..ROLLOUTS {
-        let wanted = chance.of(operations::rollout()).wanted(clock.now());
-        if let Ok(rollout) = rollouts::create(&ground.pool, wanted, 3, clock.now()).await {
-            apps[0].engine.changed(&rollout).await;
-        }
+    for index in 0..ROLLOUTS {
+        create(&apps[0], &mut chance, index < LIMITED).await;
     }
     let closed = Closed::default();
     let ends = Instant::now() + LASTS;
     let mut busy = JoinSet::new();
-    for index in 0..PRINTERS {
-        busy.spawn(printer(index, apps.clone(), closed.clone(), ends));
+    for index in (0..PRINTERS).chain(0..TWINS) {
+        let seed = 100 + busy.len() as u64;
+        busy.spawn(printer(index, seed, apps.clone(), closed.clone(), ends));
     }
     busy.spawn(operator(apps.clone(), closed.clone(), ends));
     busy.spawn(time_passes(apps[1].clone(), ends));
     let mut moments = 0;
     while Instant::now() < ends {
+        sleep(Duration::from_millis(30)).await;
         moment(&ground.pool, &clock).await;
         moments += 1;
     }
@@ -110,7 +153,21 @@ async fn race(ground: &Ground) {
             .await
             .unwrap();
     assert_eq!(deadlocks, 0, "nobody waits for one another");
-    assert!(moments > 10 && rows.updates.len() > 20, "{moments} moments, {} attempts", rows.updates.len());
+    assert!(moments > 5 && rows.updates.len() > 5, "{moments} moments, {} attempts", rows.updates.len());
+}
+
+/// A rollout; a limited one is for everyone, so that each replica would like to offer more than it may.
+async fn create(app: &AppState, chance: &mut Chance, limited: bool) {
+    let mut spec = chance.of(operations::rollout());
+    if limited {
+        spec.max_in_flight = Some(chance.of(1..4u32));
+        (spec.spread, spec.target, spec.channel) = (Spread::Immediate, TargetSpec::everyone(), None);
+        (spec.allow_downgrade, spec.abort_on, spec.ends_in) = (true, None, None);
+    }
+    let now = app.clock.now();
+    if let Ok(rollout) = rollouts::create(&app.pool, spec.wanted(now), 3, now).await {
+        app.engine.changed(&rollout).await;
+    }
 }
 
 /// Compares what the tables say at one moment.
@@ -128,17 +185,17 @@ async fn moment(pool: &PgPool, clock: &Clock) -> Rows {
     rows
 }
 
-async fn printer(index: u8, apps: Vec<AppState>, closed: Closed, ends: Instant) {
-    let mut chance = Chance::new(100 + u64::from(index));
+async fn printer(index: u8, seed: u64, apps: Vec<AppState>, closed: Closed, ends: Instant) {
+    let mut chance = Chance::new(seed);
     let mut device = Device::new(index, &chance.of(operations::printer()));
     while Instant::now() < ends {
-        if device.sockets.len() < 1 + usize::from(chance.of(0..4u8) == 0) {
+        if device.sockets.len() < 1 + usize::from(chance.of(0..10u8) == 0) {
             device.connect(&apps[chance.of(0..2usize)]).await;
         }
         let Some(socket) = device.sockets.last_mut() else { continue };
-        let patience = Duration::from_millis(chance.of(1..60u64));
+        let patience = Duration::from_millis(chance.of(20..200u64));
         let Ok(Some(out)) = timeout(patience, socket.queue.recv()).await else {
-            if chance.of(0..4u8) == 0 {
+            if chance.of(0..8u8) == 0 {
                 device.lose(chance.of(0..2u8) == 0, chance.of(0..2u8) == 0).await;
             }
             continue;
@@ -183,23 +240,32 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
     while Instant::now() < ends {
         sleep(Duration::from_millis(chance.of(1..30u64))).await;
         let app = &apps[chance.of(0..2usize)];
-        let rows = Rows::read(&app.pool).await;
-        let rollout = &rows.rollouts[chance.of(0..rows.rollouts.len())];
-        let (handle, now) = (Handle::Number(rollout.number), app.clock.now());
+        let newest = sqlx::query_as(
+            "select id, number from update_rollouts where status <> 'cancelled' order by number desc limit 5",
+        );
+        let newest: Vec<(Uuid, i64)> = newest.fetch_all(&app.pool).await.unwrap();
+        let Some((id, number)) = newest.get(chance.of(0..ROLLOUTS as usize)).copied() else {
+            create(app, &mut chance, true).await;
+            continue;
+        };
+        let (handle, now) = (Handle::Number(number), app.clock.now());
         let change = |status, percentage| {
             rollouts::change(&app.pool, handle, Change { status, percentage, if_revision: None }, now)
         };
-        match chance.of(0..12u8) {
-            0..3 => note(&apps, &closed, change(Some(Status::Paused), None).await).await,
-            3..7 => {
-                closed.lock().unwrap().remove(&rollout.id.0);
+        match chance.of(0..16u8) {
+            0..2 => note(&apps, &closed, change(Some(Status::Paused), None).await).await,
+            2..7 => {
+                closed.lock().unwrap().remove(&id);
                 note(&apps, &closed, change(Some(Status::Active), None).await).await;
             }
             7 => note(&apps, &closed, change(None, Some(chance.of(0..=100u8))).await).await,
             8 => drop(rollouts::retry_failed(&app.pool, handle).await),
             9 => drop(rollouts::advance(&app.pool, handle, now).await),
             10 => {
-                let printer = PrinterRef(rows.printers[chance.of(0..rows.printers.len())].id);
+                let any = sqlx::query_scalar("select id from printers order by random() limit 1");
+                let Some(printer) = any.fetch_optional(&app.pool).await.unwrap().map(PrinterRef) else {
+                    continue;
+                };
                 let version = version(VERSIONS[chance.of(0..VERSIONS.len())]);
                 let _ = rollouts::force(
                     &app.pool,
@@ -208,6 +274,11 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
                     now,
                 )
                 .await;
+            }
+            11..14 => {
+                note(&apps, &closed, change(Some(Status::Cancelled), None).await).await;
+                let limited = chance.of(0..3u8) > 0;
+                create(app, &mut chance, limited).await;
             }
             _ => {
                 let (at, channel, platform, ..) = RELEASES[chance.of(0..RELEASES.len())];

@@ -37,9 +37,11 @@ pub struct Ground {
 const ROLLOUTS: usize = 6;
 /// Rounds within which a fleet that behaves is done: each printer of the most limited rollout has one to itself.
 const REST: usize = 40;
+/// Looks of the steward after which nothing is left to do.
+const LOOKS: usize = 4;
 const DAY: u64 = 24 * 3600;
 /// The first try that fails is followed by the second after this.
-const BACKOFF: &str = "60";
+const BACKOFF: &str = "20";
 
 impl Ground {
     /// On a migrated database.
@@ -171,7 +173,7 @@ impl World {
     /// Waits for the hints of what was committed so far.
     async fn hear(&mut self) {
         let mark = Uuid::now_v7();
-        push::notify(&mut *self.pool.acquire().await.unwrap(), Hint::Rollout(mark)).await.unwrap();
+        push::notify(&mut self.pool.acquire().await.unwrap(), Hint::Rollout(mark)).await.unwrap();
         loop {
             match self.hints.recv().await.unwrap() {
                 Hint::Rollout(id) if id == mark => return,
@@ -317,7 +319,7 @@ impl World {
             Operation::Look(all) => self.look(*all).await?,
             Operation::Expire(replica) => jobs::expire(&self.replicas[*replica].app).await.unwrap(),
             Operation::Fold => {
-                rollouts::fold(&mut *self.pool.acquire().await.unwrap()).await.unwrap();
+                rollouts::fold(&mut self.pool.acquire().await.unwrap()).await.unwrap();
             }
         }
         Ok(())
@@ -347,8 +349,14 @@ impl World {
                 device.report(true, Said::Progress(50), About::Nothing).await;
                 device.report(true, Said::Complete, About::Offered).await;
             }
-            Outcome::Fails => return Ok(device.report(true, Said::Failed, About::Offered).await),
-            Outcome::Declines => return Ok(device.report(true, Said::Declined, About::Offered).await),
+            Outcome::Fails => {
+                device.report(true, Said::Failed, About::Offered).await;
+                return Ok(());
+            }
+            Outcome::Declines => {
+                device.report(true, Said::Declined, About::Offered).await;
+                return Ok(());
+            }
             Outcome::RollsBack | Outcome::Bricks => {
                 device.report(true, Said::Progress(10), About::Nothing).await;
             }
@@ -443,7 +451,10 @@ impl World {
         let depth = if all { Depth::All } else { Depth::News };
         look(&self.pool, &news, depth, self.clock.now()).await.unwrap();
         if all {
-            look(&self.pool, &news, depth, self.clock.now()).await.unwrap();
+            // A look may take one step of a rollout, and only the one after the last lets it rest.
+            for _ in 0..LOOKS {
+                look(&self.pool, &news, depth, self.clock.now()).await.unwrap();
+            }
             check::rested(&Rows::read(&self.pool).await)?;
         }
         Ok(())
