@@ -1,6 +1,7 @@
 //! Rollouts, as an operator drives them.
 
 mod agreement;
+mod blast;
 mod control;
 mod counters;
 mod requests;

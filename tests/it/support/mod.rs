@@ -62,12 +62,19 @@ impl Server {
     pub async fn with(pool: PgPool, settings: &[(&str, &str)]) -> Self {
         let (s3, folder) = embedded_s3().await;
         let endpoint = s3.endpoint();
-        Self::on(pool, s3, folder, &endpoint, settings).await
+        Self::on(pool, s3, folder, &endpoint, Clock::system(), settings).await
+    }
+
+    /// With a clock that the test moves.
+    pub async fn at(pool: PgPool, clock: Clock, settings: &[(&str, &str)]) -> Self {
+        let (s3, folder) = embedded_s3().await;
+        let endpoint = s3.endpoint();
+        Self::on(pool, s3, folder, &endpoint, clock, settings).await
     }
 
     /// On a bucket that the test brings.
     pub async fn on_bucket(pool: PgPool, storage: Storage, settings: &[(&str, &str)]) -> Self {
-        Self::started(pool, storage, None, settings).await
+        Self::started(pool, storage, None, Clock::system(), settings).await
     }
 
     /// With a wire before S3 that the test can cut.
@@ -75,7 +82,7 @@ impl Server {
         let (s3, folder) = embedded_s3().await;
         let wire = Proxy::start(Target::Tcp(s3.addr().to_string())).await;
         let endpoint = format!("http://{}", wire.address);
-        (Self::on(pool, s3, folder, &endpoint, settings).await, wire)
+        (Self::on(pool, s3, folder, &endpoint, Clock::system(), settings).await, wire)
     }
 
     async fn on(
@@ -83,21 +90,23 @@ impl Server {
         s3: EmbeddedS3,
         folder: TempDir,
         endpoint: &str,
+        clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
         let mut storage = config(&pool, endpoint, settings).storage;
         storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
-        Self::started(pool, storage, Some((s3, folder)), settings).await
+        Self::started(pool, storage, Some((s3, folder)), clock, settings).await
     }
 
     async fn started(
         pool: PgPool,
         storage: Storage,
         s3: Option<(EmbeddedS3, TempDir)>,
+        clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
         let config = Config { storage, ..config(&pool, "http://localhost", settings) };
-        let app = app::start(&config, Clock::system()).await.unwrap();
+        let app = app::start(&config, clock).await.unwrap();
         Self { app, s3, pool, client: reqwest::Client::new() }
     }
 
