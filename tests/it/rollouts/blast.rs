@@ -216,7 +216,7 @@ struct End {
 
 async fn run(pool: PgPool, template: Template, bricks: Bricks, longest: TimeDelta) -> End {
     let clock = Clock::manual(Clock::system().now());
-    let server = Server::at(pool.clone(), clock.clone(), &[]).await;
+    let server = Server::on_clock(pool.clone(), clock.clone(), &[]).await;
     server.release("1.5.0", "stable").await;
     let mut fleet = Fleet::start(&server, &clock).await;
     let wanted = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "gradual", "template": template});

@@ -62,14 +62,7 @@ impl Server {
     pub async fn with(pool: PgPool, settings: &[(&str, &str)]) -> Self {
         let (s3, folder) = embedded_s3().await;
         let endpoint = s3.endpoint();
-        Self::on(pool, s3, folder, &endpoint, Clock::system(), settings).await
-    }
-
-    /// With a clock that the test moves.
-    pub async fn at(pool: PgPool, clock: Clock, settings: &[(&str, &str)]) -> Self {
-        let (s3, folder) = embedded_s3().await;
-        let endpoint = s3.endpoint();
-        Self::on(pool, s3, folder, &endpoint, clock, settings).await
+        Self::on(pool, s3, folder, &endpoint, settings).await
     }
 
     /// On a bucket that the test brings.
@@ -77,12 +70,20 @@ impl Server {
         Self::started(pool, storage, None, Clock::system(), settings).await
     }
 
+    /// With a clock that the test moves. Images go through links of the server's own, which expire by that clock.
+    pub async fn on_clock(pool: PgPool, clock: Clock, settings: &[(&str, &str)]) -> Self {
+        let (s3, folder) = embedded_s3().await;
+        let settings = [&[("DELIVERY", "link")], settings].concat();
+        let storage = keyed(&pool, &s3, &s3.endpoint(), &settings);
+        Self::started(pool, storage, Some((s3, folder)), clock, &settings).await
+    }
+
     /// With a wire before S3 that the test can cut.
     pub async fn behind_wire(pool: PgPool, settings: &[(&str, &str)]) -> (Self, Proxy) {
         let (s3, folder) = embedded_s3().await;
         let wire = Proxy::start(Target::Tcp(s3.addr().to_string())).await;
         let endpoint = format!("http://{}", wire.address);
-        (Self::on(pool, s3, folder, &endpoint, Clock::system(), settings).await, wire)
+        (Self::on(pool, s3, folder, &endpoint, settings).await, wire)
     }
 
     async fn on(
@@ -90,12 +91,10 @@ impl Server {
         s3: EmbeddedS3,
         folder: TempDir,
         endpoint: &str,
-        clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
-        let mut storage = config(&pool, endpoint, settings).storage;
-        storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
-        Self::started(pool, storage, Some((s3, folder)), clock, settings).await
+        let storage = keyed(&pool, &s3, endpoint, settings);
+        Self::started(pool, storage, Some((s3, folder)), Clock::system(), settings).await
     }
 
     async fn started(
@@ -226,6 +225,13 @@ impl Server {
             s3.stop().await;
         }
     }
+}
+
+/// The bucket of an embedded S3, reached at `endpoint`.
+fn keyed(pool: &PgPool, s3: &EmbeddedS3, endpoint: &str, settings: &[(&str, &str)]) -> Storage {
+    let mut storage = config(pool, endpoint, settings).storage;
+    storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
+    storage
 }
 
 /// An S3 endpoint with a bucket, and the folder that it serves.
