@@ -4,6 +4,7 @@ mod agreement;
 mod blast;
 mod control;
 mod counters;
+mod dry_run;
 mod requests;
 
 use paperminder_ota::printers::bucket;
