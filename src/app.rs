@@ -21,6 +21,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Cors};
+use crate::events::Feed;
 use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
 use crate::links::{self, Limits};
@@ -29,7 +30,9 @@ use crate::rollouts::{Engine, Tally};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
-use crate::{auth, db, docs, firmware, http, ids, jobs, line, printers, rollouts, telemetry, updates};
+use crate::{
+    auth, db, docs, events, firmware, http, ids, jobs, line, printers, rollouts, stats, telemetry, updates,
+};
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
@@ -155,6 +158,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         fence,
         engine: engine.clone(),
         tally: tally.clone(),
+        exports: http::export::Exports::new(config.reporting.exports, shutdown.hard.clone()),
+        feed: Feed::new(config.reporting.event_streams),
         sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
         attempts: config.attempts,
         drain: config.drain,
@@ -173,6 +178,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
+    tasks.spawn(jobs::reporting(state.clone(), config.reporting.event_retention));
+    tokio::spawn(state.feed.clone().run(pool.clone(), shutdown.hard.clone()));
     tokio::spawn({
         let (tally, pool, stop) = (tally, pool, shutdown.hard.clone());
         async move { tally.run(pool, stop).await }
@@ -217,6 +224,8 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(printers::http::routes())
         .merge(updates::http::routes())
         .merge(rollouts::http::routes())
+        .merge(events::http::routes())
+        .merge(stats::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {

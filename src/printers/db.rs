@@ -17,7 +17,7 @@ pub(super) static SORTS: &[Sort] = &[
 ];
 
 /// All columns that REST shows.
-const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
+pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
     p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
     exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online";
 
@@ -150,7 +150,7 @@ pub(super) struct Query {
     pub auto_update: Option<bool>,
 }
 
-fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
+pub(super) fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
     if let Some(user) = &by.user_id {
         query.push(" and p.user_id = ").push_bind(user.clone());
     }

@@ -13,6 +13,7 @@ mod db;
 mod download;
 mod expire;
 pub mod http;
+mod list;
 mod offer;
 mod report;
 mod settle;

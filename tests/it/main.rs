@@ -6,12 +6,14 @@
 mod crash;
 mod delivery;
 mod dev;
+mod events;
 mod firmware;
 mod floors;
 mod guide;
 mod line;
 mod markdown;
 mod readme;
+mod reports;
 mod rollouts;
 mod simulate;
 mod smoke;

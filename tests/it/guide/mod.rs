@@ -2,6 +2,7 @@
 //! what it answers is what the guide says.
 
 mod pupil;
+mod reports;
 
 use std::collections::BTreeSet;
 
@@ -14,11 +15,12 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
     "Monitoring Updates",
+    "Reports and Live Events",
     "Rollout Strategies",
     "Troubleshooting",
 ];
