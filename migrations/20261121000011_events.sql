@@ -93,7 +93,7 @@ begin
             'from_version', u.from_version, 'attempt', u.attempt, 'status', u.status, 'open', u.open)
         from new_rows u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id;
         insert into outcomes_log
-        select date_trunc('hour', coalesce(u.completed_at, now())), u.firmware_version, coalesce(f.platform, 'unknown'),
+        select date_trunc('hour', coalesce(u.completed_at, now()), 'UTC'), u.firmware_version, coalesce(f.platform, 'unknown'),
             coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
             coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), count(*)
         from new_rows u left join firmware_versions f on f.id = u.firmware_version_id
@@ -117,7 +117,7 @@ begin
               completed_at, confirmed_at from old_rows) u
     join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id;
     insert into outcomes_log
-    select date_trunc('hour', coalesce(u.completed_at, now())), u.firmware_version, coalesce(f.platform, 'unknown'),
+    select date_trunc('hour', coalesce(u.completed_at, now()), 'UTC'), u.firmware_version, coalesce(f.platform, 'unknown'),
         coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
         coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), sum(u.sign)
     from (select 1 as sign, * from (
@@ -196,14 +196,18 @@ create trigger tell_updated after update on firmware_versions referencing old ta
 create trigger tell_deleted after delete on firmware_versions referencing old table as old_rows
     for each statement execute function tell_firmware();
 
--- What ended before.
+-- What ended before, summed up as `src/stats` would have done by now.
 insert into outcomes
-select date_trunc('hour', coalesce(u.completed_at, u.started_at)), u.firmware_version, coalesce(f.platform, 'unknown'),
-    coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
+select date_trunc(case when ended < date_trunc('day', now() - interval '48 hours', 'UTC') then 'day' else 'hour' end, ended, 'UTC'),
+    u.firmware_version, coalesce(f.platform, 'unknown'), coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
     coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), count(*)
-from update_history u left join firmware_versions f on f.id = u.firmware_version_id
-where not u.open
+from (select *, coalesce(completed_at, started_at) as ended from update_history where not open) u
+left join firmware_versions f on f.id = u.firmware_version_id
 group by 1, 2, 3, 4, 5, 6, 7;
+
+alter table replicas add column printers integer not null default 0 check (printers >= 0);
+
+comment on column replicas.printers is 'How many printers'' sockets it held at its last heartbeat.';
 
 -- The list of all attempts, by what it can be filtered with.
 create index update_history_rollout_number on update_history (rollout_id, number);

@@ -167,7 +167,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     };
     // Before the first printer can connect, or it would count as offline for a moment.
     let name = format!("{}:{}", host_name(), address.port());
-    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name).await };
+    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name, 0).await };
     lease.await.map_err(db::MigrationError::from)?;
 
     let (hints, engine_hints) = broadcast::channel(HINTS);

@@ -43,8 +43,10 @@ pub async fn upkeep(app: AppState, metrics: PrometheusHandle) {
 /// Renews the lease until `soft` shutdown and a drain later ends it.
 pub async fn presence(app: AppState, name: String) {
     loop {
-        let renewed =
-            async { printers::heartbeat(&mut *app.pool.acquire().await?, app.replica, &name).await };
+        let renewed = async {
+            let mut conn = app.pool.acquire().await?;
+            printers::heartbeat(&mut conn, app.replica, &name, app.hub.len()).await
+        };
         if let Err(error) = bounded(renewed).await {
             tracing::warn!(%error, "the replica's lease could not be renewed");
         }

@@ -28,11 +28,12 @@ pub(super) async fn printers(conn: &mut PgConnection) -> Result<Printers, sqlx::
     Ok(printers)
 }
 
+/// As every replica said at its last heartbeat: counting a million rows would take longer than all the rest.
 async fn online(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from printers where replica in (select id from replicas where lease_until > now())"#
+    let sum = sqlx::query_scalar!(
+        r#"select coalesce(sum(printers), 0) as "sum!" from replicas where lease_until > now()"#
     );
-    count.fetch_one(conn).await
+    sum.fetch_one(conn).await
 }
 
 /// How many printers run which version on which platform and follow which channel.

@@ -14,6 +14,7 @@ use crate::rollouts::{RolloutType, Status};
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Printers {
     pub(super) total: i64,
+    /// As each replica said in the last 5 seconds.
     pub(super) online: i64,
     pub(super) by_version: BTreeMap<String, i64>,
     pub(super) by_platform: BTreeMap<String, i64>,

@@ -29,7 +29,7 @@ async fn what_happens_on_one_replica_is_told_by_another(pool: PgPool) {
     here.rollout(json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"}))
         .await;
     let fleet = Fleet::start(vec![here.printer(1)].into()).unwrap();
-    here.wait("/api/rollouts/2", |rollout| rollout["status"] == "completed").await;
+    here.wait("/api/rollouts/2", |rollout| rollout["confirmed_count"] == 1).await;
     here.delete("/api/rollouts/2").await.expect(204);
 
     let seen = of_one.until(|event| event["kind"] == "rollout.deleted").await;

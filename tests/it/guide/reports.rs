@@ -29,6 +29,9 @@ async fn reports_and_live_events(pool: PgPool) {
     server.wait("/api/updates?open=false", |list| list["total"] == 2).await;
     server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
 
+    // Replicas say every five seconds how many printers they hold.
+    server.wait("/api/stats", |stats| stats["printers"]["online"] == 2).await;
+
     for part in ["status=failed", "error="] {
         let list = pupil.run(part).await.expect(200);
         assert_eq!((&list["total"], list["updates"].as_array().unwrap().len()), (&json!(1), 1), "{part}");
