@@ -1,5 +1,5 @@
--- What happened, for those who watch, and what came of it, for statistics. Both are written by statement triggers, so that no
--- way of changing a row can forget them, and a batch of a thousand costs one insert.
+-- What happened, for those who watch, and what came of it, for statistics. Both are written by triggers, so that no way
+-- of changing a row can forget them.
 
 create table events (
     xid xid8 not null default pg_current_xact_id(),
@@ -73,72 +73,67 @@ language sql immutable strict as $$
     select floor(ln(greatest(seconds * 1000, 1)) / ln(1.1))::smallint
 $$;
 
--- Rows that changed in anything but progress are found by EXCEPT and not by a join of old and new: it is linear whatever plan is
--- cached.
-create function tell_updates() returns trigger
+create function note_outcome(u update_history, sign integer) returns void
 language plpgsql as $$
 begin
-    if tg_op = 'DELETE' then
-        insert into events (kind, rollout_id, rollout_number, data)
-        select 'update.withdrawn', u.rollout_id, r.number, jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', u.rollout_id,
-            'rollout_number', r.number, 'printer_id', p.printer_id, 'firmware_version', u.firmware_version)
-        from old_rows u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id
-        where u.open;
-        return null;
-    end if;
-    if tg_op = 'INSERT' then
-        insert into events (kind, rollout_id, rollout_number, data)
-        select 'update.offered', u.rollout_id, r.number, jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', u.rollout_id,
-            'rollout_number', r.number, 'printer_id', p.printer_id, 'firmware_version', u.firmware_version,
-            'from_version', u.from_version, 'attempt', u.attempt, 'status', u.status, 'open', u.open)
-        from new_rows u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id;
-        insert into outcomes_log
-        select date_trunc('hour', coalesce(u.completed_at, now()), 'UTC'), u.firmware_version, coalesce(f.platform, 'unknown'),
-            coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
-            coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), count(*)
-        from new_rows u left join firmware_versions f on f.id = u.firmware_version_id
-        where not u.open
-        group by 1, 2, 3, 4, 5, 6, 7;
-        return null;
-    end if;
-    if not exists (
-        select id, status, open, reason, error_message, completed_at, confirmed_at from new_rows
-        except all select id, status, open, reason, error_message, completed_at, confirmed_at from old_rows) then
-        return null;
-    end if;
-    insert into events (kind, rollout_id, rollout_number, data)
-    select case when u.open then 'update.changed' else 'update.ended' end, u.rollout_id, r.number,
-        jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', u.rollout_id, 'rollout_number', r.number,
-            'printer_id', p.printer_id, 'firmware_version', u.firmware_version, 'from_version', u.from_version, 'attempt', u.attempt,
-            'status', u.status, 'open', u.open, 'reason', u.reason, 'error_message', left(u.error_message, 200))
-    from (select id, number, printer, rollout_id, firmware_version, from_version, attempt, status, open, reason, error_message,
-              completed_at, confirmed_at from new_rows
-          except all select id, number, printer, rollout_id, firmware_version, from_version, attempt, status, open, reason, error_message,
-              completed_at, confirmed_at from old_rows) u
-    join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id;
     insert into outcomes_log
     select date_trunc('hour', coalesce(u.completed_at, now()), 'UTC'), u.firmware_version, coalesce(f.platform, 'unknown'),
         coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
-        coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), sum(u.sign)
-    from (select 1 as sign, * from (
-              select id, firmware_version, status, reason, started_at, completed_at, confirmed_at from new_rows where not open
-              except all select id, firmware_version, status, reason, started_at, completed_at, confirmed_at from old_rows where not open) e
-          union all
-          select -1, * from (
-              select id, firmware_version, status, reason, started_at, completed_at, confirmed_at from old_rows where not open
-              except all select id, firmware_version, status, reason, started_at, completed_at, confirmed_at from new_rows where not open) e) u
-    join update_history h on h.id = u.id left join firmware_versions f on f.id = h.firmware_version_id
-    group by 1, 2, 3, 4, 5, 6, 7
-    having sum(u.sign) <> 0;
+        coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), sign
+    from (select) one left join firmware_versions f on f.id = u.firmware_version_id;
+end $$;
+
+create function tell_offers() returns trigger
+language plpgsql as $$
+begin
+    insert into events (kind, rollout_id, rollout_number, data)
+    select 'update.offered', u.rollout_id, r.number, jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', u.rollout_id,
+        'rollout_number', r.number, 'printer_id', p.printer_id, 'firmware_version', u.firmware_version,
+        'from_version', u.from_version, 'attempt', u.attempt, 'status', u.status, 'open', u.open)
+    from new_rows u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id;
+    perform note_outcome(u, 1) from (select h.* from new_rows n join update_history h on h.id = n.id where not n.open) u;
+    return null;
+end $$;
+
+create function tell_withdrawn() returns trigger
+language plpgsql as $$
+begin
+    insert into events (kind, rollout_id, rollout_number, data)
+    select 'update.withdrawn', u.rollout_id, r.number, jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', u.rollout_id,
+        'rollout_number', r.number, 'printer_id', p.printer_id, 'firmware_version', u.firmware_version)
+    from old_rows u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id
+    where u.open;
+    return null;
+end $$;
+
+-- For each row, unlike the others: its condition costs a report of progress nothing, and those are most of all writes.
+create function tell_change() returns trigger
+language plpgsql as $$
+begin
+    insert into events (kind, rollout_id, rollout_number, data)
+    select case when new.open then 'update.changed' else 'update.ended' end, new.rollout_id, r.number,
+        jsonb_build_object('id', new.id, 'number', new.number, 'rollout_id', new.rollout_id, 'rollout_number', r.number,
+            'printer_id', p.printer_id, 'firmware_version', new.firmware_version, 'from_version', new.from_version,
+            'attempt', new.attempt, 'status', new.status, 'open', new.open, 'reason', new.reason,
+            'error_message', left(new.error_message, 200))
+    from printers p left join update_rollouts r on r.id = new.rollout_id where p.id = new.printer;
+    if not old.open then
+        perform note_outcome(old, -1);
+    end if;
+    if not new.open then
+        perform note_outcome(new, 1);
+    end if;
     return null;
 end $$;
 
 create trigger tell_inserted after insert on update_history referencing new table as new_rows
-    for each statement execute function tell_updates();
-create trigger tell_updated after update on update_history referencing old table as old_rows new table as new_rows
-    for each statement execute function tell_updates();
+    for each statement execute function tell_offers();
 create trigger tell_deleted after delete on update_history referencing old table as old_rows
-    for each statement execute function tell_updates();
+    for each statement execute function tell_withdrawn();
+create trigger tell_updated after update on update_history for each row
+    when ((old.status, old.open, old.reason, old.error_message, old.completed_at, old.confirmed_at, old.started_at)
+        is distinct from (new.status, new.open, new.reason, new.error_message, new.completed_at, new.confirmed_at, new.started_at))
+    execute function tell_change();
 
 create function tell_rollouts() returns trigger
 language plpgsql as $$
