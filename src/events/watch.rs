@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a watcher begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// With what happens from now on.
+    /// With what happens from now on, and what happened just now beside a transaction that is still open.
     Now,
     /// After this event.
     After(Place),

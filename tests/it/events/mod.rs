@@ -71,8 +71,9 @@ async fn what_happens_on_one_replica_is_told_by_another(pool: PgPool) {
 #[sqlx::test]
 async fn progress_and_counters_are_no_events(pool: PgPool) {
     let server = Server::start(pool.clone()).await;
-    server.release("1.5.0", "stable").await;
     let mut watcher = Watcher::open(&server, "", None).await;
+    server.release("1.5.0", "stable").await;
+    assert_eq!(watcher.next().await["kind"], "firmware.created");
     for sql in [
         "update firmware_versions set download_count = download_count + 1",
         "update update_rollouts set updated_at = now()",
