@@ -2,6 +2,7 @@
 //! what it answers is what the guide says.
 
 mod pupil;
+mod reports;
 mod rollback;
 mod strategies;
 mod workflow;
@@ -17,11 +18,12 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
     "Monitoring Updates",
+    "Reports and Live Events",
     "Rollout Strategies",
     "Rollback Plan",
     "Maintenance Windows",
