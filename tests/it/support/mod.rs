@@ -32,6 +32,8 @@ pub struct Server {
     s3: Option<(EmbeddedS3, TempDir)>,
     /// The test's database.
     pub pool: PgPool,
+    storage: Storage,
+    clock: Clock,
     client: reqwest::Client,
 }
 
@@ -77,6 +79,11 @@ impl Server {
         Self::linking(pool, storage, Some((s3, folder)), clock, settings).await
     }
 
+    /// Another replica on the same database, bucket and clock.
+    pub async fn twin(&self) -> Self {
+        Self::linking(self.pool.clone(), self.storage.clone(), None, self.clock.clone(), &[]).await
+    }
+
     /// A replica whose links point at itself, so that its port must be known before it starts.
     async fn linking(
         pool: PgPool,
@@ -117,9 +124,9 @@ impl Server {
         clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
-        let config = Config { storage, ..config(&pool, "http://localhost", settings) };
-        let app = app::start(&config, clock).await.unwrap();
-        Self { app, s3, pool, client: reqwest::Client::new() }
+        let config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
+        let app = app::start(&config, clock.clone()).await.unwrap();
+        Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }
     }
 
     /// `http://host:port`.
