@@ -153,6 +153,10 @@ pub async fn approve(
             };
             return Err(format!("Rollout {} {why}.", rollout.number));
         }
+        if rollout.status == Status::Cancelled {
+            let why = "was cancelled, and that is final; create a new one";
+            return Err(format!("Rollout {} {why}.", rollout.number));
+        }
         rollout.approval = if agreed { Approval::Approved } else { Approval::Denied };
         rollout.approval_at = Some(now);
         if !agreed {

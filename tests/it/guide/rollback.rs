@@ -22,7 +22,7 @@ async fn rollback_plan(pool: PgPool) {
     printers.push(on(server.printer(7), "1.5.0"));
     printers.push(on(server.printer(8), "2.0.0"));
     let fleet = Fleet::start(FleetOptions::from(printers)).unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= 9).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == 9).await;
     let rollout =
         json!({"firmware_version": "1.5.0", "target": {"channels": ["stable"]}, "rollout_type": "immediate"});
     server.rollout(rollout).await;

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use super::pupil::{Pupil, image};
 use super::{USER, says};
 use crate::markdown::{blocks, read};
-use crate::support::{SOON, Server};
+use crate::support::Server;
 
 const SECTION: &str = "Rollout Strategies";
 const PARTS: [&str; 4] = ["From Channel to Channel", "In Phases", "Off-Peak", "Beta Testers"];
@@ -25,7 +25,7 @@ async fn fleet(server: &Server, printers: u64, make: impl Fn(u64) -> (&'static s
         options
     };
     let fleet = Fleet::start(FleetOptions::of(printers, printer)).unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= printers).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == printers).await;
     fleet
 }
 

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::pupil::{Pupil, image};
 use super::{next_number, on, printer, says};
-use crate::support::{SOON, Server};
+use crate::support::Server;
 
 const PRINTERS: usize = 40;
 
@@ -28,7 +28,7 @@ async fn complete_workflow_example(pool: PgPool) {
         .take(PRINTERS - 1)
         .collect();
     let fleet = Fleet::start(FleetOptions::from(others)).unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= 39).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == PRINTERS).await;
     let below = |percentage: u8| {
         1 + fleet.printers().iter().filter(|one| bucket(&one.id().parse().unwrap()) < percentage).count()
     };

@@ -32,6 +32,8 @@ pub struct Server {
     s3: Option<(EmbeddedS3, TempDir)>,
     /// The test's database.
     pub pool: PgPool,
+    storage: Storage,
+    clock: Clock,
     client: reqwest::Client,
 }
 
@@ -73,9 +75,27 @@ impl Server {
     /// With a clock that the test moves. Images go through links of the server's own, which expire by that clock.
     pub async fn on_clock(pool: PgPool, clock: Clock, settings: &[(&str, &str)]) -> Self {
         let (s3, folder) = embedded_s3().await;
-        let settings = [&[("DELIVERY", "link")], settings].concat();
-        let storage = keyed(&pool, &s3, &s3.endpoint(), &settings);
-        Self::started(pool, storage, Some((s3, folder)), clock, &settings).await
+        let storage = keyed(&pool, &s3, &s3.endpoint(), settings);
+        Self::linking(pool, storage, Some((s3, folder)), clock, settings).await
+    }
+
+    /// Another replica on the same database, bucket and clock.
+    pub async fn twin(&self) -> Self {
+        Self::linking(self.pool.clone(), self.storage.clone(), None, self.clock.clone(), &[]).await
+    }
+
+    /// A replica whose links point at itself, so that its port must be known before it starts.
+    async fn linking(
+        pool: PgPool,
+        storage: Storage,
+        s3: Option<(EmbeddedS3, TempDir)>,
+        clock: Clock,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let address = free_address();
+        let (listen, base) = (address.to_string(), format!("http://{address}"));
+        let own = [("DELIVERY", "link"), ("LISTEN_ADDR", &listen), ("BASE_URL", &base)];
+        Self::started(pool, storage, s3, clock, &[&own, settings].concat()).await
     }
 
     /// With a wire before S3 that the test can cut.
@@ -104,9 +124,9 @@ impl Server {
         clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
-        let config = Config { storage, ..config(&pool, "http://localhost", settings) };
-        let app = app::start(&config, clock).await.unwrap();
-        Self { app, s3, pool, client: reqwest::Client::new() }
+        let config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
+        let app = app::start(&config, clock.clone()).await.unwrap();
+        Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }
     }
 
     /// `http://host:port`.
@@ -225,6 +245,11 @@ impl Server {
             s3.stop().await;
         }
     }
+}
+
+/// An address that nobody listens on.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The bucket of an embedded S3, reached at `endpoint`.
