@@ -39,7 +39,8 @@ impl Rollout {
                 ))
             };
             next.status = self.status.on_request(wanted, due).map_err(refused)?;
-            if self.approval == Approval::Waiting && next.status.offers() {
+            let stays = matches!(next.status, Status::Pending | Status::Cancelled);
+            if self.approval == Approval::Waiting && !stays {
                 let why = "waits for a second person: POST …/approve";
                 return Err(Error::Conflict(format!("Rollout {} {why}.", self.number)));
             }

@@ -184,7 +184,8 @@ pub async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) -> Result
         Handle::Number(number) => query.push("r.number = ").push_bind(number),
     };
     if lock {
-        query.push(" for update");
+        // Not the strongest lock: settling an update refers to the row while it holds the printer's.
+        query.push(" for no key update");
     }
     query.build_query_as().fetch_optional(conn).await?.ok_or_else(|| {
         Error::NotFound(match handle {
