@@ -1,6 +1,7 @@
 //! The operator's guide is true: every command in `docs/guide.md` is run by bash and the real curl, as it stands there, and
 //! what it answers is what the guide says.
 
+mod plans;
 mod pupil;
 mod rollback;
 mod strategies;
@@ -17,13 +18,14 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
     "Monitoring Updates",
     "Rollout Strategies",
     "Rollback Plan",
+    "Rollouts That Run by Themselves",
     "Maintenance Windows",
     "Complete Workflow Example",
     "Troubleshooting",
