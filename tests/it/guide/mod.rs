@@ -1,6 +1,7 @@
 //! The operator's guide is true: every command in `docs/guide.md` is run by bash and the real curl, as it stands there, and
 //! what it answers is what the guide says.
 
+mod plans;
 mod pupil;
 mod reports;
 mod rollback;
@@ -26,6 +27,7 @@ const SECTIONS: [&str; 10] = [
     "Reports and Live Events",
     "Rollout Strategies",
     "Rollback Plan",
+    "Rollouts That Run by Themselves",
     "Maintenance Windows",
     "Complete Workflow Example",
     "Troubleshooting",

@@ -36,14 +36,13 @@ async fn a_printer_goes_over_as_many_stones_as_it_takes_and_counts_once(pool: Pg
     let done = |rollout: &Value| {
         check_sum(rollout);
         assert_eq!(rollout["total_targets"], 5, "each counts once, wherever it is: {rollout}");
-        assert!(rollout["completed_count"].as_i64() <= rollout["confirmed_count"].as_i64().map(|n| n + 5));
         rollout["status"] == "completed" && rollout["confirmed_count"] == 5
     };
     let rollout = server.wait(&path, done).await;
     says(&rollout, json!({"completed_count": 5, "failed_count": 0, "excluded": {}, "targets_total": 5}));
     for printer in fleet.printers() {
         let updates = server.get(&format!("/api/printers/{}/updates", printer.id())).await.expect(200);
-        let far = &*printer.id() == &*fleet.printers()[4].id();
+        let far = printer.id() == fleet.printers()[4].id();
         assert_eq!(way(&updates), if far { &["2.0.0"][..] } else { &["1.2.0", "1.5.0", "2.0.0"] });
         for update in updates["updates"].as_array().unwrap() {
             says(update, json!({"rollout_number": 1, "status": "completed", "open": false}));
