@@ -119,29 +119,29 @@ pub(in crate::rollouts) async fn versions_before(
     Ok(rows.fetch_all(conn).await?.into_iter().map(Version::from).collect())
 }
 
-/// Whether a connected printer that the rollout's percentage lets in was not offered anything yet, of those that might
-/// take it.
-pub(in crate::rollouts) async fn has_untried(
+/// The kinds of connected printers that a rollout's lists and percentage let in, and that it has not tried.
+pub(in crate::rollouts) async fn untried(
     conn: &mut PgConnection,
-    rollout: &Rollout,
-) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query_scalar!(
-        r#"select exists (
-               select 1 from update_rollouts r, printers p
-               where r.id = $1 and p.bucket < r.rollout_percentage and p.replica is not null
-                 and rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version)
-                 and (r.target_channels is null or p.update_channel = any(r.target_channels))
-                 and (r.min_version_key is null or p.version_key >= r.min_version_key)
-                 and (r.max_version_key is null or p.version_key <= r.max_version_key)
-                 and p.firmware_version <> r.firmware_version
-                 and exists (select 1 from firmware_versions f where f.version = r.firmware_version and f.platform = p.platform
-                     and f.deprecated_at is null and (r.channel is null or f.channel = r.channel)
-                     and (p.auto_update or f.mandatory) and (r.allow_downgrade or f.version_key > p.version_key))
-                 and not exists (select 1 from update_history u where u.rollout_id = r.id and u.printer = p.id and u.last)
-           ) as "found!""#,
-        rollout.id.0
+    rollout: RolloutId,
+) -> Result<Vec<Cohort>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select p.platform as "platform: Platform", p.firmware_version, p.auto_update, p.update_channel as "channel: Channel",
+               p.installed_release, p.installed_rollout
+           from update_rollouts r, printers p
+           where r.id = $1 and p.bucket < r.rollout_percentage and p.replica is not null
+             and rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version)
+             and not exists (select 1 from update_history u where u.rollout_id = r.id and u.printer = p.id and u.last)
+           group by 1, 2, 3, 4, 5, 6"#,
+        rollout.0
     );
-    found.fetch_one(conn).await
+    let rows = rows.fetch_all(conn).await?.into_iter().map(|row| Cohort {
+        platform: row.platform,
+        version: row.firmware_version.into(),
+        auto_update: row.auto_update,
+        channel: row.channel,
+        installed: census::installed(row.installed_release, row.installed_rollout),
+    });
+    Ok(rows.collect())
 }
 
 /// How many offers of a rollout were made since a moment.

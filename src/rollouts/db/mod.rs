@@ -6,8 +6,8 @@ use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::Pg
 
 pub use self::look::catalog;
 pub(super) use self::look::{
-    has_untried, next_due, offered_since, offering, rest, silent, some_named, standing, start_due,
-    typical_update, versions_before,
+    next_due, offered_since, offering, rest, silent, some_named, standing, start_due, typical_update,
+    untried, versions_before,
 };
 use super::judge::StatusReason;
 use super::plan::{Approval, OnEnd, Span, Template};

@@ -19,7 +19,7 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
