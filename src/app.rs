@@ -21,6 +21,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Cors};
+use crate::events::Feed;
 use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
 use crate::ids::{PrinterRef, ReplicaId};
@@ -30,7 +31,9 @@ use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
-use crate::{auth, db, docs, firmware, http, jobs, line, printers, rollouts, telemetry, updates};
+use crate::{
+    auth, db, docs, events, firmware, http, jobs, line, printers, rollouts, stats, telemetry, updates,
+};
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
@@ -124,7 +127,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let (shutdown, engine, steward) = (state.shutdown.clone(), state.engine.clone(), state.steward.clone());
     // Before the first printer can connect, or it would count as offline for a moment.
     let name = format!("{}:{}", host_name(), address.port());
-    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name).await };
+    let lease = async { printers::heartbeat(&mut *pool.acquire().await?, state.replica, &name, 0).await };
     lease.await.map_err(db::MigrationError::from)?;
 
     let (hints, engine_hints) = broadcast::channel(HINTS);
@@ -139,6 +142,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     if let Some(every) = config.gc_every {
         tasks.spawn(jobs::garbage(state.clone(), every));
     }
+    tasks.spawn(jobs::reporting(state.clone(), config.reporting.event_retention));
+    tokio::spawn(state.feed.clone().run(pool.clone(), shutdown.hard.clone()));
     tokio::spawn({
         let (pool, stop) = (pool, shutdown.hard.clone());
         async move { steward.run(pool, clock, stop).await }
@@ -192,6 +197,8 @@ pub fn assemble(
         fence,
         engine,
         steward,
+        exports: http::export::Exports::new(config.reporting.exports, shutdown.hard.clone()),
+        feed: Feed::new(config.reporting.event_streams),
         sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
         attempts: config.attempts,
         drain: config.drain,
@@ -234,6 +241,8 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(printers::http::routes())
         .merge(updates::http::routes())
         .merge(rollouts::http::routes())
+        .merge(events::http::routes())
+        .merge(stats::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {

@@ -22,7 +22,10 @@ use crate::state::AppState;
     info(title = "PaperMinder OTA", description = "Firmware, rollouts and printers. Errors are RFC 9457 problems; each `type` answers with cause and remedy."),
     components(schemas(Problem)),
     tags((name = "firmware", description = "Releases"), (name = "rollouts", description = "Who gets which version"),
-        (name = "printers", description = "The fleet and its history"))
+        (name = "printers", description = "The fleet and its history"),
+        (name = "updates", description = "Attempts to bring one printer to one release"),
+        (name = "stats", description = "Numbers for dashboards"),
+        (name = "events", description = "What changes, as it changes"))
 )]
 struct Document;
 

@@ -13,8 +13,8 @@
 //! |---|---|
 //! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time, [`windows`] when updates may begin |
 //! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
-//! | 2 shared | [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas |
-//! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] |
+//! | 2 shared | [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas, [`events`] what changed, for those who watch |
+//! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] below [`stats`] |
 //! | 4 state | [`state`] what handlers share |
 //! | 5 edges | each room's `http.rs`, [`line`] the printers' socket, [`jobs`] timers, [`docs`] OpenAPI and problems, [`app`] a running replica, [`cli`] the commands, [`simulate`] printers to try it with, `dev` the embedded PostgreSQL and S3 |
 
@@ -30,6 +30,7 @@ pub mod db;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod docs;
+pub mod events;
 pub mod firmware;
 pub mod http;
 pub mod ids;
@@ -42,6 +43,7 @@ pub mod rollouts;
 pub mod shutdown;
 pub mod simulate;
 pub mod state;
+pub mod stats;
 pub mod storage;
 pub mod telemetry;
 pub mod updates;

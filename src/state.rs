@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::Attempts;
+use crate::events::Feed;
 use crate::firmware::Uploads;
+use crate::http::export::Exports;
 use crate::ids::ReplicaId;
 use crate::links::Limits;
 use crate::push::{Fence, Hub};
@@ -40,6 +42,10 @@ pub struct AppState {
     pub engine: Arc<Engine>,
     /// Looks after rollouts.
     pub steward: Arc<Steward>,
+    /// Bounds on exports.
+    pub exports: Exports,
+    /// Events for those who watch.
+    pub feed: Feed,
     /// Room for sockets.
     pub sockets: Arc<Semaphore>,
     /// Retries and time-outs of updates.

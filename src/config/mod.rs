@@ -99,6 +99,17 @@ pub struct Downloads {
     pub per_address: NonZeroU32,
 }
 
+/// Bounds on what reports to people.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporting {
+    /// Clients that watch events at once.
+    pub event_streams: u32,
+    /// How long events are kept.
+    pub event_retention: Duration,
+    /// Exports at once.
+    pub exports: u32,
+}
+
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -152,6 +163,8 @@ pub struct Config {
     pub gc_every: Option<Duration>,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
+    /// Bounds on events and exports.
+    pub reporting: Reporting,
     /// Printers' sockets at once.
     pub max_connections: u32,
     /// Time over which sockets are let go.
@@ -250,6 +263,13 @@ impl Config {
                 max: read.number("MAX_ATTEMPTS", 3, 1, 100),
                 backoff: read.seconds("RETRY_BACKOFF_SECONDS", 30, 0, 86_400),
                 stuck_after: read.seconds("STUCK_AFTER_SECONDS", 1800, 1, 30 * 86_400),
+            },
+            reporting: Reporting {
+                event_streams: read.number("MAX_EVENT_STREAMS", 100, 1, 100_000),
+                event_retention: Duration::from_secs(
+                    3600 * read.number::<u64>("EVENTS_RETENTION_HOURS", 24, 1, 24 * 366),
+                ),
+                exports: read.number("MAX_CONCURRENT_EXPORTS", 2, 1, 100),
             },
             max_connections: read.number("MAX_CONNECTIONS", 16_000, 1, 1_000_000),
             drain: read.seconds("DRAIN_SECONDS", 30, 0, 3600),

@@ -109,6 +109,17 @@ pub const SETTINGS: &[Setting] = &[
         "wait before a second try; doubles with each further one, up to a day",
     ),
     setting("STUCK_AFTER_SECONDS", "1800", "silence after which an open update fails with reason `timeout`"),
+    setting(
+        "MAX_EVENT_STREAMS",
+        "100",
+        "clients that may watch events on one replica at once; further ones get 503",
+    ),
+    setting("EVENTS_RETENTION_HOURS", "24", "how long a client may be away and still be told what it missed"),
+    setting(
+        "MAX_CONCURRENT_EXPORTS",
+        "2",
+        "exports that one replica streams at once, each with a database connection; further ones get 503",
+    ),
     setting("MAX_CONNECTIONS", "16000", "printers' sockets that one replica holds; further ones get 503"),
     setting("DRAIN_SECONDS", "30", "time over which sockets are let go on SIGTERM"),
     setting("LOG_FORMAT", "text", "`text` for people, `json` for machines"),

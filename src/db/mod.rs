@@ -55,6 +55,11 @@ pub fn is_bad_value(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("22"))
 }
 
+/// True when PostgreSQL gave a statement up, because it took too long or somebody asked for it.
+pub fn is_cancelled(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014")
+}
+
 /// True when a row of that name is there already.
 pub fn is_duplicate(error: &sqlx::Error, constraint: &str) -> bool {
     error

@@ -1,6 +1,7 @@
 //! The toolkit of the REST edge: problems, extractors, pages, entity tags, the request log. It knows no room.
 
 pub mod cache;
+pub mod export;
 pub mod extract;
 pub mod limit;
 pub mod log;

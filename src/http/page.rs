@@ -98,6 +98,11 @@ impl Page {
         Self { limit, sort, descending, after, fingerprint, params: params.with_cursor("") }
     }
 
+    /// Whether it is the first one.
+    pub fn is_first(&self) -> bool {
+        self.after.is_none()
+    }
+
     /// SQL of the column that [`cut`](Self::cut) reads as `sort_key`.
     pub fn sort_key(&self) -> String {
         format!("({})::text as sort_key", self.sort.sql)

@@ -116,6 +116,14 @@ kinds! {
     DOWNLOADS_FULL = 503 "downloads-full" "Too many downloads at once",
         "This replica streams as many downloads as MAX_CONCURRENT_DOWNLOADS allows, or one address started more than DOWNLOADS_PER_ADDRESS a minute.",
         "Try again after the seconds in `Retry-After`; add replicas, raise the limit, or let printers download from S3 or a CDN.";
+    /// Too many watchers.
+    EVENT_STREAMS_FULL = 503 "event-streams-full" "Too many watch events",
+        "As many clients watch events on this replica as MAX_EVENT_STREAMS allows.",
+        "Try again after the seconds in `Retry-After`; close pages that nobody looks at, add replicas, or raise the limit.";
+    /// Too many exports.
+    EXPORTS_FULL = 503 "exports-full" "Too many exports at once",
+        "Each export holds a connection to the database, and as many run as MAX_CONCURRENT_EXPORTS allows.",
+        "Try again after the seconds in `Retry-After`, or raise the limit.";
     /// Too many sockets.
     TOO_MANY_CONNECTIONS = 503 "too-many-connections" "This replica is full",
         "The replica holds as many sockets as MAX_CONNECTIONS allows.",

@@ -8,11 +8,13 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
 
+use crate::events;
 use crate::links;
 use crate::printers;
 use crate::push::{self, Hint};
 use crate::rollouts;
 use crate::state::AppState;
+use crate::stats;
 use crate::updates;
 
 pub use garbage::{GARBAGE_LOCK, garbage};
@@ -25,6 +27,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const FOLD: Duration = Duration::from_secs(5);
 /// How often expired links are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often outcomes are summed up, and events removed that are no longer kept.
+const REPORTING: Duration = Duration::from_secs(10);
 /// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
 const SINGLE_HINTS: usize = 16;
 
@@ -45,8 +49,10 @@ pub async fn upkeep(app: AppState, metrics: PrometheusHandle) {
 /// Renews the lease until `soft` shutdown and a drain later ends it.
 pub async fn presence(app: AppState, name: String) {
     loop {
-        let renewed =
-            async { printers::heartbeat(&mut *app.pool.acquire().await?, app.replica, &name).await };
+        let renewed = async {
+            let mut conn = app.pool.acquire().await?;
+            printers::heartbeat(&mut conn, app.replica, &name, app.hub.len()).await
+        };
         if let Err(error) = bounded(renewed).await {
             tracing::warn!(%error, "the replica's lease could not be renewed");
         }
@@ -82,6 +88,21 @@ pub async fn sweep(app: AppState) {
         let swept = async { links::sweep(&mut *app.pool.acquire().await?, app.clock.now()).await };
         if let Err(error) = bounded(swept).await {
             tracing::warn!(%error, "expired links could not be forgotten");
+        }
+    }
+}
+
+/// Sums up outcomes, and removes events that are no longer kept.
+pub async fn reporting(app: AppState, keep_events: Duration) {
+    while timeout(REPORTING, app.shutdown.soft.cancelled()).await.is_err() {
+        let turn = async {
+            let mut conn = app.pool.acquire().await?;
+            while stats::fold(&mut conn).await? > 0 {}
+            while events::forget(&mut conn, keep_events).await? > 0 {}
+            Ok(())
+        };
+        if let Err(error) = bounded(turn).await {
+            tracing::warn!(%error, "outcomes could not be summed up, or old events removed, and will be later");
         }
     }
 }

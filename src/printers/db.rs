@@ -20,7 +20,7 @@ pub(super) static SORTS: &[Sort] = &[
 ];
 
 /// All columns that REST shows.
-const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
+pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
     p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
     exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online, p.time_zone";
 
@@ -217,7 +217,7 @@ pub(super) struct Query {
     pub auto_update: Option<bool>,
 }
 
-fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
+pub(super) fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
     if let Some(user) = &by.user_id {
         query.push(" and p.user_id = ").push_bind(user.clone());
     }
@@ -248,7 +248,12 @@ pub(super) async fn list(
     by: &Query,
     page: &Page,
 ) -> Result<(Vec<Printer>, Option<String>, i64), sqlx::Error> {
-    let mut count = QueryBuilder::new("select count(*) from printers p where true");
+    // What the census counts need not be counted again.
+    let counted = by.user_id.is_none() && by.online.is_none();
+    let mut count = QueryBuilder::new(match counted {
+        true => "select coalesce(sum(n), 0)::bigint from census p where rollout_id is null",
+        false => "select count(*) from printers p where true",
+    });
     filter(&mut count, by);
     let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
     let mut query =

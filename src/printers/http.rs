@@ -12,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::db::{self, Query};
 use super::owners::{self, Known};
 use super::{Error, Named, Owner, Printer};
+use crate::http::export::{self, Format};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, FieldError, Problem};
@@ -23,11 +24,11 @@ use crate::words::{Channel, Platform};
 
 /// The room's routes.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get_printer)).routes(routes!(
-        get_user,
-        put_user,
-        delete_user
-    ))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(export))
+        .routes(routes!(get_printer))
+        .routes(routes!(get_user, put_user, delete_user))
 }
 
 /// A page of printers.
@@ -57,6 +58,20 @@ impl From<Error> for Problem {
     }
 }
 
+/// The filters of a list.
+fn read(params: &mut Params) -> Query {
+    Query {
+        user_id: params.get::<crate::ids::UserId>("user_id").map(|user| user.to_string()),
+        online: params.get("online"),
+        firmware_version: params
+            .get::<crate::version::Version>("firmware_version")
+            .map(|version| version.to_string()),
+        channel: params.get("channel"),
+        platform: params.get("platform"),
+        auto_update: params.get("auto_update"),
+    }
+}
+
 /// List printers.
 #[utoipa::path(get, path = "/api/printers", operation_id = "listPrinters", tag = "printers",
     params(("user_id" = Option<String>, Query), ("online" = Option<bool>, Query), ("firmware_version" = Option<String>, Query),
@@ -70,22 +85,31 @@ async fn list(
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let by = Query {
-        user_id: params.get::<UserId>("user_id").map(|user| user.to_string()),
-        online: params.get("online"),
-        firmware_version: params
-            .get::<crate::version::Version>("firmware_version")
-            .map(|version| version.to_string()),
-        channel: params.get("channel"),
-        platform: params.get("platform"),
-        auto_update: params.get("auto_update"),
-    };
+    let by = read(&mut params);
     let page = Page::read(&mut params, "printers", db::SORTS, false);
     params.finish()?;
     let (printers, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
     let (rows, link) = (Rows(printers.len()), page.link(next_cursor.as_deref()));
     Ok((Extension(rows), link, cache::tagged(&headers, 0, &PrinterList { printers, total, next_cursor })?)
         .into_response())
+}
+
+/// Export printers.
+///
+/// All that match, by number, in one snapshot. A file that breaks off ends its connection with an error.
+#[utoipa::path(get, path = "/api/printers/export", operation_id = "exportPrinters", tag = "printers",
+    params(("format" = Option<String>, Query, description = "csv, unless given, or ndjson"),
+        ("user_id" = Option<String>, Query), ("online" = Option<bool>, Query), ("firmware_version" = Option<String>, Query),
+        ("channel" = Option<Channel>, Query, description = "the channel that the printer follows"), ("platform" = Option<Platform>, Query),
+        ("auto_update" = Option<bool>, Query)),
+    responses((status = 200, description = "The file", content((String = "text/csv"), (Printer = "application/x-ndjson"))), Common))]
+async fn export(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
+    let (by, format) = (read(&mut params), Format::read(&mut params));
+    params.finish()?;
+    let mut query = export::cursor(&format!("select {} from printers p where true", db::COLUMNS));
+    db::filter(&mut query, &by);
+    query.push(" order by p.number");
+    app.exports.stream::<Printer>(&app.pool, query, "printers", format).await
 }
 
 /// One printer, by printer_id, id or number.

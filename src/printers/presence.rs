@@ -11,14 +11,20 @@ const LEASE: Duration = Duration::from_secs(15);
 /// Rows of replicas that ended without a farewell are kept this long, for people.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 
-/// Renews this replica's lease; makes its row when it is not there.
-pub async fn heartbeat(conn: &mut PgConnection, replica: ReplicaId, name: &str) -> Result<(), sqlx::Error> {
+/// Renews this replica's lease and says how many printers it holds; makes its row when it is not there.
+pub async fn heartbeat(
+    conn: &mut PgConnection,
+    replica: ReplicaId,
+    name: &str,
+    printers: usize,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into replicas (id, name, lease_until) values ($1, $2, now() + make_interval(secs => $3)) \
-         on conflict (id) do update set lease_until = excluded.lease_until",
+        "insert into replicas (id, name, lease_until, printers) values ($1, $2, now() + make_interval(secs => $3), $4) \
+         on conflict (id) do update set lease_until = excluded.lease_until, printers = excluded.printers",
         replica.0,
         name,
         LEASE.as_secs_f64(),
+        i32::try_from(printers).unwrap_or(i32::MAX),
     )
     .execute(&mut *conn)
     .await?;

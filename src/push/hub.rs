@@ -117,6 +117,16 @@ impl<S> Hub<S> {
         self.lines().get(&printer).cloned()
     }
 
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.lines().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines().is_empty()
+    }
+
     /// Every line.
     pub fn all(&self) -> Vec<Arc<Line<S>>> {
         self.lines().values().cloned().collect()

@@ -48,7 +48,7 @@ pub struct Attempted {
     pub count: i64,
 }
 
-fn installed(release: Option<Uuid>, rollout: Option<Uuid>) -> Option<Installed> {
+pub(super) fn installed(release: Option<Uuid>, rollout: Option<Uuid>) -> Option<Installed> {
     release.map(|release| Installed { release: FirmwareId(release), rollout: rollout.map(RolloutId) })
 }
 

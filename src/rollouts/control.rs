@@ -39,7 +39,8 @@ impl Rollout {
                 ))
             };
             next.status = self.status.on_request(wanted, due).map_err(refused)?;
-            if self.approval == Approval::Waiting && next.status.offers() {
+            let stays = matches!(next.status, Status::Pending | Status::Cancelled);
+            if self.approval == Approval::Waiting && !stays {
                 let why = "waits for a second person: POST …/approve";
                 return Err(Error::Conflict(format!("Rollout {} {why}.", self.number)));
             }
@@ -151,6 +152,10 @@ pub async fn approve(
                 Approval::Approved => "was approved already",
                 Approval::Denied | Approval::Waiting => "was denied, and that is final; create a new one",
             };
+            return Err(format!("Rollout {} {why}.", rollout.number));
+        }
+        if rollout.status == Status::Cancelled {
+            let why = "was cancelled, and that is final; create a new one";
             return Err(format!("Rollout {} {why}.", rollout.number));
         }
         rollout.approval = if agreed { Approval::Approved } else { Approval::Denied };

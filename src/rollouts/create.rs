@@ -235,6 +235,12 @@ pub(super) async fn write(
             false => format!("there is no release {}{on}", wanted.version),
         }));
     };
+    let back = wanted.abort_on.as_ref().and_then(|rule| rule.to_version.clone());
+    if let Some(version) = back.map(Version::from)
+        && db::catalog(conn).await?.standing(&version).is_none()
+    {
+        return Err(Error::FirmwareNotFound(format!("abort_on.to_version: there is no release {version}")));
+    }
     let installed_by = match wanted.installed_by {
         Some(handle) => Some(db::find(conn, handle, false).await?.id),
         None => None,

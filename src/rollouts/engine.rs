@@ -232,6 +232,12 @@ impl Engine {
         }
     }
 
+    /// One look at every printer on this replica's sockets, as the timer gives it.
+    pub async fn scan(&self) -> Result<(), sqlx::Error> {
+        let work = Work { scan: true, everything: true, ..Work::default() };
+        self.turn(&mut Plan::default(), &work).await.map(drop)
+    }
+
     /// One turn. Returns the time until the next one is due.
     pub async fn turn(&self, plan: &mut Plan, work: &Work) -> Result<Duration, sqlx::Error> {
         let now = self.clock.now();

@@ -223,9 +223,13 @@ impl Template {
     /// Its steps.
     pub fn steps(self) -> Vec<Step> {
         let (failure_threshold, min_sample, first, steps): (_, _, _, &[(u8, Duration)]) = match self {
-            Self::Canary => (2, 10, 10, &[(1, HOUR * 24), (10, HOUR * 24), (50, HOUR * 24), (100, HOUR * 0)]),
-            Self::Careful => (3, 30, 50, &[(5, HOUR * 2), (20, HOUR * 4), (50, HOUR * 4), (100, HOUR * 0)]),
-            Self::Fast => (3, 100, 200, &[(10, HOUR / 6), (50, HOUR / 6), (100, HOUR * 0)]),
+            Self::Canary => {
+                (2, 10, 10, &[(1, HOUR * 24), (10, HOUR * 24), (50, HOUR * 24), (100, Duration::ZERO)])
+            }
+            Self::Careful => {
+                (3, 30, 50, &[(5, HOUR * 2), (20, HOUR * 4), (50, HOUR * 4), (100, Duration::ZERO)])
+            }
+            Self::Fast => (3, 100, 200, &[(10, HOUR / 6), (50, HOUR / 6), (100, Duration::ZERO)]),
         };
         let step = |(percentage, soak): &(u8, Duration)| Step {
             percentage: *percentage,

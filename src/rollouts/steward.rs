@@ -157,7 +157,9 @@ async fn verdict(conn: &mut PgConnection, rollout: &Rollout, now: Time) -> Resul
     // Only a step that would go on with fewer outcomes than it should have has to know whether more can come.
     if matches!(first, Verdict::Stay(Some(_))) && judge(rollout, &stage, &all, true, now) == Verdict::Advance
     {
-        let exhausted = !db::has_untried(conn, rollout).await?;
+        let (catalog, untried) = (db::catalog(conn).await?, db::untried(conn, rollout.id).await?);
+        let may_follow = |cohort| rollout.target.admits(cohort) && catalog.pick(rollout, cohort).is_ok();
+        let exhausted = !untried.iter().any(may_follow);
         return Ok(judge(rollout, &stage, &all, exhausted, now));
     }
     Ok(first)

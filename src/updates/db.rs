@@ -11,7 +11,7 @@ use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};
 
 pub(super) static SORTS: &[Sort] = &[Sort { name: "number", sql: "u.number", cast: "bigint" }];
 
-const COLUMNS: &str = "u.id, u.number, u.rollout_id, r.number as rollout_number, p.printer_id, u.firmware_version, u.from_version, \
+pub(super) const COLUMNS: &str = "u.id, u.number, u.rollout_id, r.number as rollout_number, p.printer_id, u.firmware_version, u.from_version, \
     u.attempt, u.status, u.open, u.reason, u.error_message, u.started_at, u.completed_at, u.confirmed_at, u.last_percent, \
     u.last_status_message, u.download_started_at, u.download_ended_at, u.download_bytes from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
 

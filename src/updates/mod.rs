@@ -14,6 +14,7 @@ mod download;
 mod expire;
 mod forgive;
 pub mod http;
+mod list;
 mod offer;
 mod report;
 mod settle;

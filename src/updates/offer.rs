@@ -56,6 +56,7 @@ pub async fn claim(
                    $10::bool[])
                as c (id, rollout, epoch, printer, connection, release, version, from_version, tries, stone)
            join update_rollouts r on r.id = c.rollout and r.epoch = c.epoch and r.status in ('active', 'completed') and r.deleted_at is null
+           join firmware_versions f on f.id = c.release and f.deprecated_at is null
            join printers p on p.id = c.printer and p.connection = c.connection and p.firmware_version = c.from_version
            where c.tries <= r.max_attempts
              and c.tries = 1 + coalesce((select u.tries from update_history u

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use paperminder_ota::clock::Clock;
 use paperminder_ota::simulate::{Fleet, FleetOptions, Limits, Offer, Printer, PrinterOptions};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,22 +25,13 @@ async fn offered(server: &Server, options: PrinterOptions) -> (Printer, Offer) {
     (printer, offer)
 }
 
-/// A server whose links point at itself. The port must be known before it starts.
-async fn with_links(pool: PgPool, more: &[(&str, &str)]) -> Server {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (listen, base) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}"));
-    let mut settings = vec![("LISTEN_ADDR", listen.as_str()), ("BASE_URL", &base), ("DELIVERY", "link")];
-    settings.extend(more);
-    Server::with(pool, &settings).await
-}
-
 fn path_of(offer: &Offer) -> String {
     url::Url::parse(&offer.url).unwrap().path().to_owned()
 }
 
 #[sqlx::test]
 async fn a_device_with_a_256_byte_document_updates_through_a_link(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     let size = server.release("1.5.0", "stable").await["file_size"].clone();
     let fleet = Fleet::start(FleetOptions::of(6, |index| PrinterOptions {
         limits: Limits { json: Some(256), ..Limits::default() },
@@ -94,7 +86,7 @@ async fn by_default_the_url_is_presigned(pool: PgPool) {
 
 #[sqlx::test]
 async fn a_token_that_was_never_handed_out_or_expired_downloads_nothing(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     roll_out(&server).await;
     let (_printer, offer) = offered(&server, server.device(1)).await;
     let path = path_of(&offer);
@@ -127,7 +119,7 @@ async fn a_token_that_was_never_handed_out_or_expired_downloads_nothing(pool: Pg
 
 #[sqlx::test]
 async fn a_link_answers_an_http_1_0_client_with_a_length_and_no_chunks(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     let release = server.release("1.5.0", "stable").await;
     server
         .rollout(json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"}))
@@ -155,7 +147,7 @@ async fn a_link_answers_an_http_1_0_client_with_a_length_and_no_chunks(pool: PgP
 
 #[sqlx::test]
 async fn ranges_heads_and_known_images_are_answered_as_the_rfc_says(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     let release = server.release("1.5.0", "stable").await;
     let size = release["file_size"].as_u64().unwrap();
     server
@@ -189,7 +181,7 @@ async fn ranges_heads_and_known_images_are_answered_as_the_rfc_says(pool: PgPool
 
 #[sqlx::test]
 async fn an_image_that_does_not_fit_is_refused_before_it_is_sent_and_the_reason_is_kept(pool: PgPool) {
-    let server = with_links(pool, &[("MAX_ATTEMPTS", "1")]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[("MAX_ATTEMPTS", "1")]).await;
     let path = roll_out(&server).await;
     let fleet = Fleet::start(FleetOptions::of(1, |index| PrinterOptions {
         limits: Limits { free_space: 1000, ..Limits::default() },
@@ -206,7 +198,7 @@ async fn an_image_that_does_not_fit_is_refused_before_it_is_sent_and_the_reason_
 
 #[sqlx::test]
 async fn only_who_says_that_it_follows_is_redirected(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     roll_out(&server).await;
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut follows = server.printer(1);
@@ -222,7 +214,7 @@ async fn only_who_says_that_it_follows_is_redirected(pool: PgPool) {
 
 #[sqlx::test]
 async fn beyond_the_limits_a_download_is_told_when_to_come_back(pool: PgPool) {
-    let server = with_links(pool, &[("DOWNLOADS_PER_ADDRESS", "3")]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[("DOWNLOADS_PER_ADDRESS", "3")]).await;
     roll_out(&server).await;
     let (_printer, offer) = offered(&server, server.device(1)).await;
     let path = path_of(&offer);
@@ -237,7 +229,7 @@ async fn beyond_the_limits_a_download_is_told_when_to_come_back(pool: PgPool) {
 
 #[sqlx::test]
 async fn links_that_expired_are_forgotten(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     roll_out(&server).await;
     let _offered = offered(&server, server.device(1)).await;
     let mut conn = server.pool.acquire().await.unwrap();
@@ -251,7 +243,7 @@ async fn links_that_expired_are_forgotten(pool: PgPool) {
 /// What a printer was never told, nobody else learns from the log or REST.
 #[sqlx::test]
 async fn no_answer_of_rest_shows_a_link(pool: PgPool) {
-    let server = with_links(pool, &[]).await;
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
     let path = roll_out(&server).await;
     let (_printer, offer) = offered(&server, server.device(1)).await;
     let token = path_of(&offer).trim_start_matches("/d/").to_owned();

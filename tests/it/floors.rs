@@ -17,13 +17,15 @@ const ORDER: &[&str] = &[
     "storage",
     "http", // tools
     "auth",
-    "push", // shared
+    "push",
+    "events", // shared
     "firmware",
     "printers",
     "updates",
     "links",
     "links",
-    "rollouts", // rooms
+    "rollouts",
+    "stats", // rooms
     "state",
 ];
 /// The top floor, whose members may know each other.

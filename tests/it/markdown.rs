@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Block {
     /// The `##` heading that it stands under.
     pub section: String,
+    /// The `###` heading below that, if there is one.
+    pub part: String,
     /// What stands behind the opening fence.
     pub info: String,
     pub text: String,
@@ -40,19 +42,26 @@ pub fn documents() -> Vec<PathBuf> {
 
 /// Every fenced block, in order.
 pub fn blocks(text: &str) -> Vec<Block> {
-    let (mut blocks, mut section, mut open) = (Vec::new(), String::new(), None::<Block>);
+    let (mut blocks, mut section, mut part) = (Vec::new(), String::new(), String::new());
+    let mut open = None::<Block>;
     for line in text.lines() {
         match (line.strip_prefix("```"), open.as_mut()) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(info), None) => {
-                open =
-                    Some(Block { section: section.clone(), info: info.trim().into(), text: String::new() });
+                let (section, part) = (section.clone(), part.clone());
+                open = Some(Block { section, part, info: info.trim().into(), text: String::new() });
             }
             (None, Some(block)) => {
                 block.text.push_str(line);
                 block.text.push('\n');
             }
-            (None, None) => section = line.strip_prefix("## ").map_or(section, |name| name.trim().into()),
+            (None, None) => {
+                if let Some(name) = line.strip_prefix("## ") {
+                    (section, part) = (name.trim().into(), String::new());
+                } else if let Some(name) = line.strip_prefix("### ") {
+                    part = name.trim().into();
+                }
+            }
         }
     }
     assert!(open.is_none(), "a block of code has no end: {open:?}");
@@ -134,9 +143,13 @@ fn scripts_are_taken_apart_as_a_shell_would() {
 #[test]
 fn blocks_know_their_section() {
     let text = "# T\n## A b\n```bash\n# x\n```\ntext `one` [l](x.md#y)\n### c\n```json request\n{}\n```\n";
-    let block =
-        |info: &str, text: &str| Block { section: "A b".into(), info: info.into(), text: text.into() };
-    assert_eq!(blocks(text), [block("bash", "# x\n"), block("json request", "{}\n")]);
+    let block = |part: &str, info: &str, text: &str| Block {
+        section: "A b".into(),
+        part: part.into(),
+        info: info.into(),
+        text: text.into(),
+    };
+    assert_eq!(blocks(text), [block("", "bash", "# x\n"), block("c", "json request", "{}\n")]);
     assert_eq!((code_spans(text), links(text)), (vec!["one".to_owned()], vec!["x.md#y".to_owned()]));
     assert_eq!(anchors("# A\n## 2. Two Words\n"), ["a", "2-two-words"]);
 }

@@ -247,9 +247,9 @@ fn a_closed_window_of_the_rollout_or_of_the_owner_waits_unless_the_release_is_ma
     let mut rome = printer();
     rome.time_zone = Some("Europe/Rome".parse().unwrap());
     assert_eq!(
-        why_of(&with(&windows("00:30", "01:30"), &windows("01:00", "02:00"), false), &rome),
+        why_of(&with(&windows("01:30", "02:30"), &windows("02:00", "03:00"), false), &rome),
         None,
-        "there it is one o'clock"
+        "there it is two o'clock"
     );
     assert_eq!(why_of(&with(&closed, &closed, true), &printer()), None);
 }

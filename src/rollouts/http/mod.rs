@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::wire::{CreateRollout, PatchRollout, RolloutDetails, RolloutList, RolloutView};
-use super::{Change, Rollout, Status, Wanted, change, count, create, db, delete, snapshot, steward};
+use super::{
+    Change, DryRun, Rollout, Status, Wanted, change, count, create, db, delete, dry_run, snapshot, steward,
+};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{Common, Problem};
@@ -30,17 +32,24 @@ pub fn routes() -> OpenApiRouter<AppState> {
 
 /// Create a rollout.
 ///
-/// Immediate and gradual rollouts are active at once unless `start` is false; scheduled ones start by themselves.
+/// Immediate and gradual rollouts are active at once unless `start` is false; scheduled ones start by themselves. With
+/// `dry_run=true` nothing is created: the answer tells what it would do.
 #[utoipa::path(post, path = "/api/rollouts", operation_id = "createRollout", tag = "rollouts", request_body = CreateRollout,
-    responses((status = 201, description = "Created", body = RolloutView),
+    params(("dry_run" = Option<bool>, Query, description = "true: only tell what it would do")),
+    responses((status = 200, description = "What it would do, with dry_run=true", body = DryRun), (status = 201, description = "Created", body = RolloutView),
         (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post(
     State(app): State<AppState>,
-    params: Params,
+    mut params: Params,
     Body(body): Body<CreateRollout>,
 ) -> Result<Response, Problem> {
+    let dry: Option<bool> = params.get("dry_run");
     params.finish()?;
-    let rollout = create(&app.pool, Wanted::try_from(body)?, app.attempts.max, app.clock.now()).await?;
+    let (wanted, now) = (Wanted::try_from(body)?, app.clock.now());
+    if dry == Some(true) {
+        return Ok(Json(dry_run(&app.pool, wanted, app.attempts.max, now).await?).into_response());
+    }
+    let rollout = create(&app.pool, wanted, app.attempts.max, now).await?;
     app.engine.changed(&rollout).await;
     tracing::info!(rollout = rollout.number, version = %rollout.version, status = %rollout.status, "rollout created");
     let location =

@@ -1,7 +1,12 @@
 //! The operator's guide is true: every command in `docs/guide.md` is run by bash and the real curl, as it stands there, and
 //! what it answers is what the guide says.
 
+mod plans;
 mod pupil;
+mod reports;
+mod rollback;
+mod strategies;
+mod workflow;
 
 use std::collections::BTreeSet;
 
@@ -14,13 +19,17 @@ use crate::markdown::{blocks, read};
 use crate::support::{SOON, Server};
 
 /// The sections that a test below works through, to the last command.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 11] = [
     "Quick Start",
     "Firmware Management",
     "Creating Rollouts",
     "Monitoring Updates",
+    "Reports and Live Events",
     "Rollout Strategies",
+    "Rollback Plan",
+    "Rollouts That Run by Themselves",
     "Maintenance Windows",
+    "Complete Workflow Example",
     "Troubleshooting",
 ];
 /// The user that the guide's commands ask for.
@@ -93,7 +102,7 @@ fn every_section_with_commands_is_worked_through() {
 #[sqlx::test]
 async fn quick_start(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Quick Start", &server).await;
+    let mut pupil = Pupil::of("Quick Start", &server);
     let fleet = Fleet::start(FleetOptions::of(2, |index| on(server.printer(index), "1.4.0"))).unwrap();
     server.wait("/api/printers?online=true", |list| list["total"] == 2).await;
 
@@ -122,7 +131,7 @@ async fn quick_start(pool: PgPool) {
 #[sqlx::test]
 async fn firmware_management(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Firmware Management", &server).await;
+    let mut pupil = Pupil::of("Firmware Management", &server);
     server.release("1.4.0", "stable").await;
     server.release("1.6.0-rc.1", "beta").await;
 
@@ -174,7 +183,7 @@ async fn firmware_management(pool: PgPool) {
 #[sqlx::test]
 async fn creating_rollouts(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Creating Rollouts", &server).await;
+    let mut pupil = Pupil::of("Creating Rollouts", &server);
     server.release("1.5.0", "stable").await;
 
     let immediate = pupil.run("\"immediate\"").await.expect(201);
@@ -207,7 +216,7 @@ async fn creating_rollouts(pool: PgPool) {
 #[sqlx::test]
 async fn monitoring_updates(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Monitoring Updates", &server).await;
+    let mut pupil = Pupil::of("Monitoring Updates", &server);
     server.release("1.4.0", "stable").await;
     server.release("1.5.0", "stable").await;
 
@@ -325,30 +334,9 @@ async fn monitoring_updates(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn rollout_strategies(pool: PgPool) {
-    let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Rollout Strategies", &server).await;
-    for (channel, percentage) in [("canary", 100), ("beta", 20), ("stable", 10)] {
-        let release = pupil.run(&format!("channel={channel}")).await.expect(201);
-        says(&release, json!({"version": "1.5.0", "channel": channel, "file_size": image().len()}));
-        let rollout = pupil.run(&format!("[\"{channel}\"]")).await.expect(201);
-        says(
-            &rollout,
-            json!({"target_channels": [channel], "rollout_percentage": percentage, "status": "active"}),
-        );
-    }
-    for percentage in [30, 50, 100] {
-        let rollout = pupil.run(&format!("{{\"rollout_percentage\": {percentage}}}")).await.expect(200);
-        says(&rollout, json!({"number": 1, "rollout_percentage": percentage, "status": "active"}));
-    }
-    pupil.done();
-    server.stop().await;
-}
-
-#[sqlx::test]
 async fn maintenance_windows(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Maintenance Windows", &server).await;
+    let mut pupil = Pupil::of("Maintenance Windows", &server);
     let put = pupil.run("-X PUT").await.expect(200);
     says(&put, json!({"user_id": USER, "time_zone": "Europe/Rome"}));
     assert_eq!(pupil.run(&format!("/api/users/{USER}")).await.expect(200), put);
@@ -365,7 +353,7 @@ async fn maintenance_windows(pool: PgPool) {
 #[sqlx::test]
 async fn troubleshooting(pool: PgPool) {
     let server = Server::start(pool).await;
-    let mut pupil = Pupil::of("Troubleshooting", &server).await;
+    let mut pupil = Pupil::of("Troubleshooting", &server);
     server.release("1.5.0", "stable").await;
     assert_eq!(pupil.run("-X DELETE http://localhost:8000/api/firmware/1.5.0").await.expect(204), "");
     server.get("/api/firmware/1.5.0").await.expect(404);

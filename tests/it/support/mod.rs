@@ -32,6 +32,8 @@ pub struct Server {
     s3: Option<(EmbeddedS3, TempDir)>,
     /// The test's database.
     pub pool: PgPool,
+    storage: Storage,
+    clock: Clock,
     client: reqwest::Client,
 }
 
@@ -67,7 +69,33 @@ impl Server {
 
     /// On a bucket that the test brings.
     pub async fn on_bucket(pool: PgPool, storage: Storage, settings: &[(&str, &str)]) -> Self {
-        Self::started(pool, storage, None, settings).await
+        Self::started(pool, storage, None, Clock::system(), settings).await
+    }
+
+    /// With a clock that the test moves. Images go through links of the server's own, which expire by that clock.
+    pub async fn on_clock(pool: PgPool, clock: Clock, settings: &[(&str, &str)]) -> Self {
+        let (s3, folder) = embedded_s3().await;
+        let storage = keyed(&pool, &s3, &s3.endpoint(), settings);
+        Self::linking(pool, storage, Some((s3, folder)), clock, settings).await
+    }
+
+    /// Another replica on the same database, bucket and clock.
+    pub async fn twin(&self) -> Self {
+        Self::linking(self.pool.clone(), self.storage.clone(), None, self.clock.clone(), &[]).await
+    }
+
+    /// A replica whose links point at itself, so that its port must be known before it starts.
+    async fn linking(
+        pool: PgPool,
+        storage: Storage,
+        s3: Option<(EmbeddedS3, TempDir)>,
+        clock: Clock,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let address = free_address();
+        let (listen, base) = (address.to_string(), format!("http://{address}"));
+        let own = [("DELIVERY", "link"), ("LISTEN_ADDR", &listen), ("BASE_URL", &base)];
+        Self::started(pool, storage, s3, clock, &[&own, settings].concat()).await
     }
 
     /// With a wire before S3 that the test can cut.
@@ -85,20 +113,20 @@ impl Server {
         endpoint: &str,
         settings: &[(&str, &str)],
     ) -> Self {
-        let mut storage = config(&pool, endpoint, settings).storage;
-        storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
-        Self::started(pool, storage, Some((s3, folder)), settings).await
+        let storage = keyed(&pool, &s3, endpoint, settings);
+        Self::started(pool, storage, Some((s3, folder)), Clock::system(), settings).await
     }
 
     async fn started(
         pool: PgPool,
         storage: Storage,
         s3: Option<(EmbeddedS3, TempDir)>,
+        clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
-        let config = Config { storage, ..config(&pool, "http://localhost", settings) };
-        let app = app::start(&config, Clock::system()).await.unwrap();
-        Self { app, s3, pool, client: reqwest::Client::new() }
+        let config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
+        let app = app::start(&config, clock.clone()).await.unwrap();
+        Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }
     }
 
     /// `http://host:port`.
@@ -217,6 +245,18 @@ impl Server {
             s3.stop().await;
         }
     }
+}
+
+/// An address that nobody listens on.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The bucket of an embedded S3, reached at `endpoint`.
+fn keyed(pool: &PgPool, s3: &EmbeddedS3, endpoint: &str, settings: &[(&str, &str)]) -> Storage {
+    let mut storage = config(pool, endpoint, settings).storage;
+    storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
+    storage
 }
 
 /// An S3 endpoint with a bucket, and the folder that it serves.

@@ -1,17 +1,22 @@
-//! The SQL of rollouts.
+//! The SQL of rollouts: rows, and (in [`look`]) what is asked across them.
+
+mod look;
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
-use uuid::Uuid;
 
+pub use self::look::catalog;
+pub(super) use self::look::{
+    next_due, offered_since, offering, rest, silent, some_named, standing, start_due, typical_update,
+    untried, versions_before,
+};
 use super::judge::StatusReason;
 use super::plan::{Approval, OnEnd, Span, Template};
-use super::{Catalog, Error, ReleaseBrief, Rollout, RolloutType, Status, Target};
+use super::{Error, Rollout, RolloutType, Status, Target};
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
-use crate::ids::{FirmwareId, Handle, PrinterId, RolloutId, UserId};
-use crate::storage::ObjectKey;
+use crate::ids::{Handle, PrinterId, RolloutId, UserId};
 use crate::version::Version;
-use crate::words::{Channel, Platform};
+use crate::words::Channel;
 
 pub(super) static SORTS: &[Sort] = &[
     Sort { name: "number", sql: "r.number", cast: "bigint" },
@@ -179,7 +184,8 @@ pub async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) -> Result
         Handle::Number(number) => query.push("r.number = ").push_bind(number),
     };
     if lock {
-        query.push(" for update");
+        // Not the strongest lock: settling an update refers to the row while it holds the printer's.
+        query.push(" for no key update");
     }
     query.build_query_as().fetch_optional(conn).await?.ok_or_else(|| {
         Error::NotFound(match handle {
@@ -256,161 +262,8 @@ pub(super) async fn list(
     Ok((rows.iter().map(Rollout::from_row).collect::<Result<_, _>>()?, next, total))
 }
 
-/// Starts what is due, once: whoever comes second finds nothing.
-pub(super) async fn start_due(conn: &mut PgConnection, now: Time) -> Result<Vec<Uuid>, sqlx::Error> {
-    let started = sqlx::query_scalar!(
-        "update update_rollouts set status = 'active', started_at = coalesce(started_at, $1), stage_started_at = $1, updated_at = $1 \
-         where status = 'pending' and scheduled_for <= $1 and deleted_at is null and approval in ('not_required', 'approved') returning id",
-        now
-    );
-    started.fetch_all(conn).await
-}
-
-/// When the next scheduled rollout starts.
-pub(super) async fn next_due(conn: &mut PgConnection) -> Result<Option<Time>, sqlx::Error> {
-    let due = sqlx::query_scalar!(
-        "select min(scheduled_for) from update_rollouts where status = 'pending' and deleted_at is null \
-         and approval in ('not_required', 'approved')"
-    );
-    due.fetch_one(conn).await
-}
-
-/// Every rollout that may make offers, and those in `also`; the second part says whether it may.
-pub(super) async fn offering(
-    conn: &mut PgConnection,
-    also: &[Uuid],
-) -> Result<Vec<(Rollout, bool)>, sqlx::Error> {
-    let mut query = QueryBuilder::new(format!(
-        "select {COLUMNS}, r.deleted_at is not null as deleted from update_rollouts r \
-         where (r.status in ('active', 'completed') and r.deleted_at is null) or r.id = any("
-    ));
-    let rows = query.push_bind(also).push(")").build().fetch_all(conn).await?;
-    let rollout = |row: &PgRow| {
-        let (rollout, deleted) = (Rollout::from_row(row)?, row.try_get::<bool, _>("deleted")?);
-        let offers = rollout.status.offers() && !deleted;
-        Ok((rollout, offers))
-    };
-    rows.iter().map(rollout).collect()
-}
-
 /// These rollouts as they stand once nobody else is changing them, locked until the transaction ends.
-pub(super) async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Rollout>, sqlx::Error> {
+pub(super) async fn lock(conn: &mut PgConnection, ids: &[uuid::Uuid]) -> Result<Vec<Rollout>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from update_rollouts r where r.id = any("));
     query.push_bind(ids).push(") order by r.id for no key update").build_query_as().fetch_all(conn).await
-}
-
-/// Everything that is not cancelled, for explaining.
-pub(super) async fn standing(conn: &mut PgConnection) -> Result<Vec<Rollout>, sqlx::Error> {
-    let mut query = QueryBuilder::new(format!(
-        "select {COLUMNS} from update_rollouts r where r.deleted_at is null and r.status <> 'cancelled'"
-    ));
-    query.build_query_as().fetch_all(conn).await
-}
-
-/// All releases, and which rollouts were cancelled.
-pub async fn catalog(conn: &mut PgConnection) -> Result<Catalog, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select id, version, channel as "channel: Channel", platform as "platform: Platform", mandatory, min_upgrade_version,
-               deprecated_at is not null as "deprecated!", file_size, object_key, md5_checksum
-           from firmware_versions"#
-    );
-    let releases = rows.fetch_all(&mut *conn).await?.into_iter().map(|row| ReleaseBrief {
-        id: FirmwareId(row.id),
-        version: row.version.into(),
-        channel: row.channel,
-        platform: row.platform,
-        mandatory: row.mandatory,
-        min_upgrade_version: row.min_upgrade_version.map(Version::from),
-        deprecated: row.deprecated,
-        size: row.file_size,
-        key: ObjectKey::stored(row.object_key),
-        md5: row.md5_checksum,
-    });
-    let releases = releases.collect();
-    let cancelled = sqlx::query_scalar!("select id from update_rollouts where status = 'cancelled'");
-    let cancelled = cancelled.fetch_all(conn).await?.into_iter().map(RolloutId).collect();
-    Ok(Catalog::new(releases, cancelled))
-}
-
-/// Lets a rollout rest, or wakes it, if nobody changed it meanwhile.
-pub(super) async fn rest(
-    conn: &mut PgConnection,
-    rollout: &Rollout,
-    to: Status,
-    now: Time,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update update_rollouts set status = $3, updated_at = $4 where id = $1 and status = $2 and revision = $5",
-        rollout.id.0,
-        rollout.status.as_str(),
-        to.as_str(),
-        now,
-        rollout.revision
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// What the printers ran before this rollout's updates, of those that took one or are about to.
-pub(super) async fn versions_before(
-    conn: &mut PgConnection,
-    rollout: RolloutId,
-) -> Result<Vec<Version>, sqlx::Error> {
-    let rows = sqlx::query_scalar!(
-        r#"select from_version from update_history where rollout_id = $1 and (open or confirmed_at is not null) and not stone
-           group by 1 order by count(*) desc"#,
-        rollout.0
-    );
-    Ok(rows.fetch_all(conn).await?.into_iter().map(Version::from).collect())
-}
-
-/// Whether a connected printer that the rollout's percentage lets in was not offered anything yet, of those that might
-/// take it.
-pub(super) async fn has_untried(conn: &mut PgConnection, rollout: &Rollout) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query_scalar!(
-        r#"select exists (
-               select 1 from update_rollouts r, printers p
-               where r.id = $1 and p.bucket < r.rollout_percentage and p.replica is not null
-                 and rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version)
-                 and (r.target_channels is null or p.update_channel = any(r.target_channels))
-                 and (r.min_version_key is null or p.version_key >= r.min_version_key)
-                 and (r.max_version_key is null or p.version_key <= r.max_version_key)
-                 and p.firmware_version <> r.firmware_version
-                 and exists (select 1 from firmware_versions f where f.version = r.firmware_version and f.platform = p.platform
-                     and f.deprecated_at is null and (r.channel is null or f.channel = r.channel)
-                     and (p.auto_update or f.mandatory) and (r.allow_downgrade or f.version_key > p.version_key))
-                 and not exists (select 1 from update_history u where u.rollout_id = r.id and u.printer = p.id and u.last)
-           ) as "found!""#,
-        rollout.id.0
-    );
-    found.fetch_one(conn).await
-}
-
-/// How many offers of a rollout were made since a moment.
-pub(super) async fn offered_since(
-    conn: &mut PgConnection,
-    rollout: RolloutId,
-    since: Time,
-) -> Result<i64, sqlx::Error> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from update_history where rollout_id = $1 and started_at > $2"#,
-        rollout.0,
-        since
-    );
-    count.fetch_one(conn).await
-}
-
-/// How many open updates of a rollout nothing was heard of since a moment, by stage.
-pub(super) async fn silent(
-    conn: &mut PgConnection,
-    rollout: RolloutId,
-    since: Time,
-) -> Result<Vec<(i32, i64)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select stage, count(*) as "count!" from update_history where rollout_id = $1 and open and last_activity_at < $2 group by 1"#,
-        rollout.0,
-        since
-    );
-    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.stage, row.count)).collect())
 }

@@ -1,0 +1,81 @@
+//! The SQL of events.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::types::{Event, Filter, Kind, Place};
+
+/// Rows that one turn of [`forget`] looks at.
+const BATCH: i64 = 10_000;
+
+fn place(xid: &str, id: i64) -> Result<Place, sqlx::Error> {
+    let xid = xid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Place { xid, id })
+}
+
+/// The place before everything that is still to come.
+pub(super) async fn now(conn: &mut PgConnection) -> Result<Place, sqlx::Error> {
+    let xid = sqlx::query_scalar!(r#"select pg_snapshot_xmin(pg_current_snapshot())::text as "xid!""#);
+    place(&xid.fetch_one(conn).await?, 0)
+}
+
+/// The place of the last event that was removed.
+pub(super) async fn horizon(conn: &mut PgConnection) -> Result<Place, sqlx::Error> {
+    let row = sqlx::query!(r#"select xid::text as "xid!", id from events_horizon"#).fetch_one(conn).await?;
+    place(&row.xid, row.id)
+}
+
+/// The next events after a place.
+pub(super) async fn page(
+    conn: &mut PgConnection,
+    after: Place,
+    filter: &Filter,
+    limit: i64,
+) -> Result<Vec<Event>, sqlx::Error> {
+    let kinds: Vec<_> = filter.kinds.0.iter().map(|kind| kind.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"select xid::text as "xid!", id, at, kind as "kind: Kind", rollout_id, rollout_number, data::text as "data!" from events
+           where (xid, id) > ($1::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
+             and ($3::uuid is null or rollout_id = $3) and ($4::bigint is null or rollout_number = $4)
+             and (cardinality($5::text[]) = 0 or kind = any($5))
+           order by xid, id limit $6"#,
+        after.xid.to_string(),
+        after.id,
+        filter.rollout.and_then(|rollout| rollout.id()),
+        filter.rollout.and_then(|rollout| rollout.number()),
+        &kinds,
+        limit
+    );
+    let mut events = Vec::new();
+    for row in rows.fetch_all(conn).await? {
+        let rollout = (row.rollout_id, row.rollout_number);
+        events.push(Event::new(place(&row.xid, row.id)?, row.kind, row.at, rollout, &row.data));
+    }
+    Ok(events)
+}
+
+/// Removes events that are older than this, and notes how far it came; some thousands at once, so call it until it
+/// says that it did nothing. Also removes those of another database cluster, which a restored dump brings along:
+/// nothing that can be seen has a transaction that is still to come.
+pub async fn forget(conn: &mut PgConnection, keep: Duration) -> Result<i64, sqlx::Error> {
+    let removed = sqlx::query_scalar!(
+        r#"with oldest as (select xid, id, at from events order by xid, id limit $2),
+               gone as (
+                   delete from events e using oldest o
+                   where e.xid = o.xid and e.id = o.id and o.at < now() - make_interval(secs => $1)
+                   returning e.xid, e.id
+               ),
+               last as (select xid, id from gone order by xid desc, id desc limit 1),
+               noted as (
+                   update events_horizon h set xid = last.xid, id = last.id from last where (h.xid, h.id) < (last.xid, last.id)
+               ),
+               foreign_ones as (
+                   delete from events e where e.xid >= pg_snapshot_xmax(pg_current_snapshot()) returning 1
+               )
+           select (select count(*) from gone) + (select count(*) from foreign_ones) as "removed!""#,
+        keep.as_secs_f64(),
+        BATCH
+    );
+    removed.fetch_one(conn).await
+}
