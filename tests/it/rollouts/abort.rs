@@ -90,6 +90,19 @@ async fn rolling_back_to_a_named_version_brings_all_there(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_version_to_go_back_to_must_be_there(pool: PgPool) {
+    let server = Server::start(pool).await;
+    server.release("1.5.0", "stable").await;
+    let mut rule = rule("rollback");
+    rule["to_version"] = json!("0.9.0");
+    let body = to_all("1.5.0", json!({"abort_on": rule}));
+    tells(&server.post("/api/rollouts", &body).await.expect(404), "there is no release 0.9.0");
+    server.release("0.9.0", "beta").await;
+    server.rollout(body).await;
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn too_few_outcomes_are_no_reason(pool: PgPool) {
     let server = Server::start(pool).await;
     server.release("1.5.0", "stable").await;
