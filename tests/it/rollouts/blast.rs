@@ -177,7 +177,7 @@ impl Fleet {
             while let Ok(out) = queue.try_recv() {
                 let Out::Offer(frame) = out else { continue };
                 line.state().written(UpdateId(frame.update));
-                if bricks.one_of > 0 && index % bricks.one_of == 0 {
+                if bricks.one_of > 0 && index.is_multiple_of(bricks.one_of) {
                     dead.push((line.clone(), UpdateId(frame.update)));
                     self.bricked.insert(index);
                 } else {
