@@ -110,7 +110,7 @@ pub(super) async fn of_printer(
             query.push(" and u.status = ").push_bind(status.as_str());
         }
     };
-    list(conn, filter, page, None).await
+    list(conn, filter, page, None, None).await
 }
 
 /// The last attempt with each printer that a rollout has an update for. They are counted unless the `total` is known.
@@ -122,7 +122,8 @@ pub async fn targets(
     total: Option<i64>,
 ) -> Result<Listed, sqlx::Error> {
     let filter = |query: &mut QueryBuilder<sqlx::Postgres>| {
-        query.push(" where u.rollout_id = ").push_bind(rollout.0);
+        query.push(" where u.rollout_id >= ").push_bind(rollout.0);
+        query.push(" and u.rollout_id <= ").push_bind(rollout.0);
         query.push(" and u.last");
         if let Some(status) = status {
             // In the statement itself, because only then the partial indexes are of use.
@@ -132,7 +133,7 @@ pub async fn targets(
             }
         }
     };
-    list(conn, filter, page, total).await
+    list(conn, filter, page, Some("u.rollout_id"), total).await
 }
 
 /// The orders that [`targets`] offers.
@@ -142,6 +143,7 @@ async fn list(
     conn: &mut PgConnection,
     filter: impl Fn(&mut QueryBuilder<sqlx::Postgres>),
     page: &Page,
+    group: Option<&str>,
     total: Option<i64>,
 ) -> Result<Listed, sqlx::Error> {
     let total = match total {
@@ -154,7 +156,7 @@ async fn list(
     };
     let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
     filter(&mut query);
-    page.push(&mut query, "u.number");
+    page.push_within(&mut query, group, "u.number");
     let mut rows = query.build().fetch_all(conn).await?;
     let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
     Ok((rows.iter().map(UpdateView::from_row).collect::<Result<_, _>>()?, next, total))
