@@ -122,6 +122,13 @@ impl PrinterId {
     }
 }
 
+/// A UUID has neither too many characters nor wrong ones.
+impl From<Uuid> for PrinterId {
+    fn from(id: Uuid) -> Self {
+        Self(id.to_string())
+    }
+}
+
 /// A path segment that names a row: its UUID or its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handle {

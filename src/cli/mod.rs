@@ -5,6 +5,7 @@ mod demo;
 #[cfg(feature = "dev")]
 mod dev;
 mod gc;
+mod seed;
 mod serve;
 mod simulate;
 
@@ -55,8 +56,8 @@ enum Command {
     /// Exit code 0 only if every printer was confirmed on the new version with the right MD5. Nothing is left running.
     #[cfg(feature = "dev")]
     Demo(demo::Args),
-    /// Connect simulated printers to a server
-    Simulate(Box<crate::simulate::Args>),
+    /// Connect simulated printers to a server, or fill a database with them
+    Simulate(Box<simulate::Choice>),
     /// Write a valid ESP8266 image to standard output, to try uploads with; it boots on nothing
     Image {
         /// Bytes

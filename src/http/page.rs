@@ -110,6 +110,13 @@ impl Page {
 
     /// Appends the place after the last page, the order and the limit. `number` is the tie-breaking column.
     pub fn push(&self, query: &mut QueryBuilder<Postgres>, number: &str) {
+        self.push_within(query, None, number);
+    }
+
+    /// The same for a list in which `group` is the same in all rows, said as a range: PostgreSQL then reads the page from
+    /// the index that begins with it. Told of an equality it takes the group for evenly spread, walks down the numbers,
+    /// and passes a million younger rows before it meets the first one. Other orders than by number do without.
+    pub fn push_within(&self, query: &mut QueryBuilder<Postgres>, group: Option<&str>, number: &str) {
         let (sql, cast) = (self.sort.sql, self.sort.cast);
         let (compare, direction) = if self.descending { ("<", "desc") } else { (">", "asc") };
         if let Some(after) = &self.after {
@@ -121,7 +128,10 @@ impl Page {
         }
         // One more than asked for tells whether there is a next page.
         let limit = u32::from(self.limit) + 1;
-        query.push(format!(" order by {sql} {direction}, {number} {direction} limit {limit}"));
+        let group = group
+            .filter(|_| sql == number)
+            .map_or_else(String::new, |group| format!("{group} {direction}, "));
+        query.push(format!(" order by {group}{sql} {direction}, {number} {direction} limit {limit}"));
     }
 
     /// Cuts the extra row off and makes the cursor of the next page, if there is one.

@@ -207,7 +207,7 @@ pub(super) async fn get(conn: &mut PgConnection, printer: PrinterRef) -> Result<
 }
 
 /// Which printers a list has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     pub user_id: Option<String>,
     pub online: Option<bool>,
@@ -233,13 +233,25 @@ pub(super) fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
     if let Some(auto_update) = by.auto_update {
         query.push(" and p.auto_update = ").push_bind(auto_update);
     }
+    // Two sentences for the two cases: the few that are online are found by an index.
     if let Some(online) = by.online {
-        query
-            .push(
-                " and exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) = ",
-            )
-            .push_bind(online);
+        query.push(match online {
+            true => " and p.replica in (select id from replicas where lease_until > now())",
+            false => {
+                " and not exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now())"
+            }
+        });
     }
+}
+
+/// What counts printers one by one, and what knows their number but for owners and presence.
+const ROWS: &str = "select count(*) from printers p where true";
+const CENSUS: &str = "select coalesce(sum(n), 0)::bigint from census p where rollout_id is null";
+
+async fn counted(conn: &mut PgConnection, from: &str, by: &Query) -> Result<i64, sqlx::Error> {
+    let mut count = QueryBuilder::new(from);
+    filter(&mut count, by);
+    count.build_query_scalar().fetch_one(conn).await
 }
 
 /// One page, the cursor of the next, and the count of all.
@@ -248,14 +260,16 @@ pub(super) async fn list(
     by: &Query,
     page: &Page,
 ) -> Result<(Vec<Printer>, Option<String>, i64), sqlx::Error> {
-    // What the census counts need not be counted again.
-    let counted = by.user_id.is_none() && by.online.is_none();
-    let mut count = QueryBuilder::new(match counted {
-        true => "select coalesce(sum(n), 0)::bigint from census p where rollout_id is null",
-        false => "select count(*) from printers p where true",
-    });
-    filter(&mut count, by);
-    let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
+    let total = match by {
+        Query { user_id: None, online: None, .. } => counted(conn, CENSUS, by).await?,
+        // The many that are offline are all but those that are not.
+        Query { user_id: None, online: Some(false), .. } => {
+            let online = Query { online: Some(true), ..by.clone() };
+            let all = Query { online: None, ..by.clone() };
+            counted(conn, CENSUS, &all).await? - counted(conn, ROWS, &online).await?
+        }
+        _ => counted(conn, ROWS, by).await?,
+    };
     let mut query =
         QueryBuilder::new(format!("select {COLUMNS}, {} from printers p where true", page.sort_key()));
     filter(&mut query, by);

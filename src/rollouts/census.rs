@@ -10,6 +10,7 @@ use super::Rollout;
 use super::judge::Standing;
 use crate::ids::{FirmwareId, RolloutId};
 use crate::printers::{Cohort, Installed};
+use crate::updates;
 use crate::words::{Channel, Platform};
 
 /// Rows of one rollout, or of the fleet, above which the log is folded.
@@ -136,6 +137,28 @@ pub(super) async fn attempted(
         all.entry(RolloutId(row.rollout)).or_default().push(Attempted { named, cohort, stage, state, count });
     }
     Ok(all)
+}
+
+/// How many printers a rollout has an attempt with, by how their last one stands; none when the census does not tell
+/// that status from another.
+pub(super) async fn targets(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+    status: Option<updates::Status>,
+) -> Result<Option<i64>, sqlx::Error> {
+    use updates::Status::{Cancelled, Completed, Declined, Downloading, Failed, Pending};
+    let counts = |state| match status {
+        None => true,
+        Some(Completed) => matches!(state, State::Completed | State::Confirmed),
+        Some(Failed) => matches!(state, State::Failed | State::UsedUp),
+        Some(Declined) => state == State::Declined,
+        Some(Pending | Downloading | Cancelled) => false,
+    };
+    if matches!(status, Some(Pending | Downloading | Cancelled)) {
+        return Ok(None);
+    }
+    let attempted = attempted(conn, &[rollout]).await?.remove(&rollout).unwrap_or_default();
+    Ok(Some(attempted.iter().filter(|group| counts(group.state)).map(|group| group.count).sum()))
 }
 
 /// How the printers stand that were last tried in `stages`, but for those that are silent.

@@ -100,14 +100,18 @@ impl Behaviour {
 /// SplitMix64: eight bytes of state, reproducible on every platform and in every release. The generators of
 /// `rand` promise no stable output between versions, and a seed noted in a bug report should outlive an upgrade.
 #[derive(Debug)]
-pub(super) struct Noise(u64);
+pub struct Noise(u64);
 
 impl Noise {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The same seed gives the same.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next 64 bits.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -116,12 +120,12 @@ impl Noise {
     }
 
     /// Uniform in [0, 1).
-    pub(super) fn share(&mut self) -> f64 {
+    pub fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Appends `length` bytes to `out`.
-    pub(super) fn fill(&mut self, out: &mut Vec<u8>, length: usize) {
+    pub fn fill(&mut self, out: &mut Vec<u8>, length: usize) {
         let end = out.len() + length;
         while out.len() < end {
             let bytes = self.next().to_le_bytes();

@@ -36,7 +36,7 @@ mod talk;
 mod tally;
 mod wire;
 
-pub use chance::{Behaviour, Fate, Odds};
+pub use chance::{Behaviour, Fate, Noise, Odds};
 pub use fleet::{Fleet, PrinterHandle};
 pub use intake::{DownloadError, Downloaded};
 pub use life::{Phase, PrinterState};

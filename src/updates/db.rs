@@ -110,24 +110,30 @@ pub(super) async fn of_printer(
             query.push(" and u.status = ").push_bind(status.as_str());
         }
     };
-    list(conn, filter, page).await
+    list(conn, filter, page, None, None).await
 }
 
-/// The last attempt with each printer that a rollout has an update for.
+/// The last attempt with each printer that a rollout has an update for. They are counted unless the `total` is known.
 pub async fn targets(
     conn: &mut PgConnection,
     rollout: RolloutId,
     status: Option<Status>,
     page: &Page,
+    total: Option<i64>,
 ) -> Result<Listed, sqlx::Error> {
     let filter = |query: &mut QueryBuilder<sqlx::Postgres>| {
-        query.push(" where u.rollout_id = ").push_bind(rollout.0);
+        query.push(" where u.rollout_id >= ").push_bind(rollout.0);
+        query.push(" and u.rollout_id <= ").push_bind(rollout.0);
         query.push(" and u.last");
         if let Some(status) = status {
-            query.push(" and u.status = ").push_bind(status.as_str());
+            // In the statement itself, because only then the partial indexes are of use.
+            query.push(format!(" and u.status = '{status}'"));
+            if matches!(status, Status::Pending | Status::Downloading) {
+                query.push(" and u.open");
+            }
         }
     };
-    list(conn, filter, page).await
+    list(conn, filter, page, Some("u.rollout_id"), total).await
 }
 
 /// The orders that [`targets`] offers.
@@ -137,13 +143,20 @@ async fn list(
     conn: &mut PgConnection,
     filter: impl Fn(&mut QueryBuilder<sqlx::Postgres>),
     page: &Page,
+    group: Option<&str>,
+    total: Option<i64>,
 ) -> Result<Listed, sqlx::Error> {
-    let mut count = QueryBuilder::new("select count(*) from update_history u");
-    filter(&mut count);
-    let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
+    let total = match total {
+        Some(total) => total,
+        None => {
+            let mut count = QueryBuilder::new("select count(*) from update_history u");
+            filter(&mut count);
+            count.build_query_scalar().fetch_one(&mut *conn).await?
+        }
+    };
     let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
     filter(&mut query);
-    page.push(&mut query, "u.number");
+    page.push_within(&mut query, group, "u.number");
     let mut rows = query.build().fetch_all(conn).await?;
     let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
     Ok((rows.iter().map(UpdateView::from_row).collect::<Result<_, _>>()?, next, total))

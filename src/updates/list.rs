@@ -44,6 +44,15 @@ impl Query {
         if self.started_after.is_some() || self.started_before.is_some() { BY_TIME } else { BY_NUMBER }
     }
 
+    /// What is the same in all rows, and begins an index; see [`Page::push_within`].
+    fn group(&self) -> Option<&'static str> {
+        match self {
+            Self { rollout: Some(_), .. } => Some("u.rollout_id"),
+            Self { firmware_version: Some(_), .. } => Some("u.firmware_version"),
+            _ => None,
+        }
+    }
+
     /// Appends the conditions. Words of closed vocabularies stand in the statement itself, because only then a partial
     /// index is of use.
     fn push(&self, query: &mut QueryBuilder<Postgres>) {
@@ -58,17 +67,25 @@ impl Query {
                 .push(")");
         }
         match self.rollout {
-            Some(Handle::Id(id)) => drop(query.push(" and u.rollout_id = ").push_bind(id)),
+            Some(Handle::Id(id)) => {
+                query.push(" and u.rollout_id >= ").push_bind(id);
+                query.push(" and u.rollout_id <= ").push_bind(id);
+            }
             Some(Handle::Number(number)) => {
-                query
-                    .push(" and u.rollout_id = (select id from update_rollouts where number = ")
-                    .push_bind(number)
-                    .push(")");
+                for compare in [">=", "<="] {
+                    query
+                        .push(format!(
+                            " and u.rollout_id {compare} (select id from update_rollouts where number = "
+                        ))
+                        .push_bind(number)
+                        .push(")");
+                }
             }
             None => {}
         }
         if let Some(version) = &self.firmware_version {
-            query.push(" and u.firmware_version = ").push_bind(version.clone());
+            query.push(" and u.firmware_version >= ").push_bind(version.clone());
+            query.push(" and u.firmware_version <= ").push_bind(version.clone());
         }
         if let Some(status) = self.status {
             query.push(format!(" and u.status = '{status}'"));
@@ -123,7 +140,7 @@ pub(super) async fn list(
 ) -> Result<(Vec<UpdateView>, Option<String>, Total), sqlx::Error> {
     let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
     by.push(&mut query);
-    page.push(&mut query, "u.number");
+    page.push_within(&mut query, by.group(), "u.number");
     let mut rows = query.build().persistent(false).fetch_all(&mut *conn).await?;
     let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
     let rows: Vec<_> = rows.iter().map(UpdateView::from_row).collect::<Result<_, _>>()?;

@@ -17,6 +17,7 @@ mod owners;
 mod readme;
 mod reports;
 mod rollouts;
+mod seed;
 mod simulate;
 mod smoke;
 mod storage;

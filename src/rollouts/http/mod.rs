@@ -11,7 +11,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::wire::{CreateRollout, PatchRollout, RolloutDetails, RolloutList, RolloutView};
 use super::{
-    Change, DryRun, Rollout, Status, Wanted, change, count, create, db, delete, dry_run, snapshot, steward,
+    Change, DryRun, Rollout, Status, Wanted, census, change, count, create, db, delete, dry_run, snapshot,
+    steward,
 };
 use crate::http::log::Rows;
 use crate::http::page::Page;
@@ -107,7 +108,8 @@ async fn get_rollout(
     let rollout = db::find(&mut tx, handle, false).await?;
     let (id, revision) = (rollout.id, rollout.revision);
     let counters = count(&mut tx, std::slice::from_ref(&rollout)).await?.remove(&id).unwrap_or_default();
-    let (targets, next_cursor, targets_total) = updates::targets(&mut tx, id, status, &page).await?;
+    let total = census::targets(&mut tx, id, status).await?;
+    let (targets, next_cursor, targets_total) = updates::targets(&mut tx, id, status, &page, total).await?;
     let waiting_for = steward::waiting_for(&mut tx, &rollout, app.clock.now()).await?;
     let rollout = RolloutView::new(rollout, counters);
     let link = page.link(next_cursor.as_deref());
