@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Body;
 use chrono::TimeDelta;
 use futures_util::StreamExt as _;
 
@@ -196,7 +195,7 @@ async fn examine(on: &Uploads, row: &Row, staging: &ObjectKey) -> Result<(Draft,
         return Err(invalid("size", &detail));
     }
     let mut examiner = Examiner::new();
-    let mut body = Body::new(object.body).into_data_stream();
+    let mut body = object.body.into_data_stream();
     let silent = |_| storage::Error::Timeout("the object's bytes stopped coming".into());
     while let Some(chunk) = tokio::time::timeout(SILENCE, body.next()).await.map_err(silent)? {
         examiner.take(&chunk.map_err(|error| storage::Error::Unavailable(error.to_string()))?);

@@ -32,6 +32,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         match accepted {
             Ok((stream, peer)) => {
+                // The end of an answer must not wait until the client has acknowledged what came before.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "answers on a connection may be held back");
+                }
                 let service = service.clone();
                 let with_peer = service_fn(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(ConnectInfo(peer));

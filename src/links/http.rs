@@ -80,14 +80,22 @@ async fn download(
     if method == Method::HEAD {
         return Ok((status, headers_of(answer), Body::empty()).into_response());
     }
-    updates::download_started(&mut conn, link.update, now).await?;
-    drop(conn);
     if link.follows_redirects {
+        updates::download_started(&mut conn, link.update, now).await?;
+        drop(conn);
         let url = app.uploads.store.presign(&link.key, now).await?;
         let location = HeaderValue::from_str(&url).map_err(Problem::internal)?;
         return Ok((StatusCode::FOUND, [(header::LOCATION, location)]).into_response());
     }
-    let object = app.uploads.store.get_range(&link.key, range).await?;
+    // Both to their end: a statement that is dropped half-way costs its connection.
+    let started = async {
+        let started = updates::download_started(&mut conn, link.update, now).await;
+        drop(conn);
+        started
+    };
+    let (started, object) = tokio::join!(started, app.uploads.store.get_range(&link.key, range));
+    started?;
+    let object = object?;
     if object.length != length {
         return Err(Problem::internal(format!(
             "{} has {} bytes instead of {length}",

@@ -49,7 +49,7 @@ impl Meter {
 
     /// The object's bytes, counted. The meter goes with them: it writes down what happened when they are dropped.
     pub(super) fn body(mut self, object: Object) -> Body {
-        let bytes = Body::new(object.body).into_data_stream();
+        let bytes = object.body.into_data_stream();
         Body::from_stream(bytes.inspect_ok(move |chunk| self.count(chunk.len())))
     }
 

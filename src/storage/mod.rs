@@ -9,9 +9,10 @@ mod delivery;
 mod direct;
 mod key;
 mod list;
-mod narrow;
 mod remains;
 mod s3;
+mod signed;
+mod streams;
 mod writer;
 
 pub use cdn::{BadKey, Cdn};

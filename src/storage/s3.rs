@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, SharedHttpClient};
+use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
-use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
+use axum::body::Body;
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use secrecy::ExposeSecret;
 
-use super::{Error, ObjectKey, narrow};
+use super::signed::{Signed, sha256};
+use super::streams::Streams;
+use super::{Error, ObjectKey};
 use crate::clock::Time;
 use crate::config;
 
@@ -34,7 +38,7 @@ pub struct Store {
     pub(super) public: Client,
     pub(super) bucket: String,
     /// For bytes on their way out.
-    streams: Option<SharedHttpClient>,
+    streams: Streams,
     expires: Duration,
     encryption: Option<ServerSideEncryption>,
     kms_key: Option<String>,
@@ -46,7 +50,7 @@ pub struct Object {
     /// Bytes.
     pub length: u64,
     /// The bytes, as they arrive.
-    pub body: SdkBody,
+    pub body: Body,
 }
 
 impl Store {
@@ -85,7 +89,7 @@ impl Store {
         Self {
             client: client(endpoint),
             public: client(config.public_endpoint.as_ref().or(endpoint)),
-            streams: narrow::client(CONNECT_TIMEOUT),
+            streams: Streams::new(CONNECT_TIMEOUT),
             bucket: config.bucket.clone(),
             expires: config.presign_expires,
             encryption: config.encryption.as_ref().map(|encryption| encryption.kind.clone()),
@@ -107,6 +111,17 @@ impl Store {
 
     /// Writes a whole object.
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Error> {
+        self.put_hashed(key, bytes, None).await
+    }
+
+    /// Writes a whole object whose SHA-256 in hex may be known.
+    pub(super) async fn put_hashed(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        hash: Option<String>,
+    ) -> Result<(), Error> {
+        let signed = Signed(hash.unwrap_or_else(|| sha256(&bytes)));
         let patience = carrying(bytes.len());
         let call = self.client.put_object().bucket(&self.bucket).key(key.as_str());
         let call = call
@@ -115,7 +130,7 @@ impl Store {
             .set_ssekms_key_id(self.kms_key.clone())
             .set_checksum_algorithm(self.checksum.clone())
             .body(ByteStream::from(bytes));
-        call.customize().config_override(patience).send().await.map_err(typed)?;
+        call.customize().config_override(patience).interceptor(signed).send().await.map_err(typed)?;
         Ok(())
     }
 
@@ -126,8 +141,9 @@ impl Store {
 
     /// Opens an object, or its bytes from the first to the last of a range, both included.
     pub async fn get_range(&self, key: &ObjectKey, range: Option<(u64, u64)>) -> Result<Object, Error> {
+        let (http, room) = self.streams.client();
         let mut streams = aws_sdk_s3::Config::builder();
-        streams.set_http_client(self.streams.clone());
+        streams.set_http_client(http);
         let answer = self
             .client
             .get_object()
@@ -141,7 +157,10 @@ impl Store {
             .map_err(typed)?;
         let length = answer.content_length.and_then(|length| u64::try_from(length).ok());
         let length = length.ok_or_else(|| Error::Other(format!("no Content-Length for {key}")))?;
-        Ok(Object { length, body: answer.body.into_inner() })
+        let bytes = Body::new(answer.body.into_inner()).into_data_stream();
+        // The stream has its room until it is dropped.
+        let body = Body::from_stream(bytes.inspect_ok(move |_| _ = &room));
+        Ok(Object { length, body })
     }
 
     /// Removes an object; one that is not there is fine.
@@ -195,11 +214,11 @@ impl Store {
         number: i32,
         bytes: Bytes,
     ) -> Result<CompletedPart, Error> {
-        let patience = carrying(bytes.len());
+        let (patience, signed) = (carrying(bytes.len()), Signed(sha256(&bytes)));
         let call = self.client.upload_part().bucket(&self.bucket).key(key.as_str()).upload_id(upload);
         let call = call.part_number(number).set_checksum_algorithm(self.checksum.clone());
         let call = call.body(ByteStream::from(bytes)).customize().config_override(patience);
-        let answer = call.send().await.map_err(typed)?;
+        let answer = call.interceptor(signed).send().await.map_err(typed)?;
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(answer.e_tag)

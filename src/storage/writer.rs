@@ -37,6 +37,7 @@ pub struct ObjectWriter {
     staging: ObjectKey,
     buffer: Vec<u8>,
     multipart: Option<Multipart>,
+    sha256: Option<String>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -55,6 +56,7 @@ impl ObjectWriter {
             staging: ObjectKey::staging(id),
             buffer: Vec::new(),
             multipart: None,
+            sha256: None,
             _permit: permit,
         })
     }
@@ -89,6 +91,13 @@ impl ObjectWriter {
         Ok(())
     }
 
+    /// Says the SHA-256 of all bytes, in hex, where somebody computed it already: a single PUT is signed with it, and S3
+    /// refuses bytes that have another.
+    #[must_use]
+    pub fn hashed(self, sha256: &str) -> Self {
+        Self { sha256: Some(sha256.to_owned()), ..self }
+    }
+
     /// Makes the object appear under `key`, whole; or says why not, and what must go now.
     pub async fn finish(mut self, key: &ObjectKey) -> Result<(), (Error, Remains)> {
         match self.try_finish(key).await {
@@ -106,7 +115,8 @@ impl ObjectWriter {
 
     async fn try_finish(&mut self, key: &ObjectKey) -> Result<(), Error> {
         if self.multipart.is_none() {
-            return self.store.put(key, Bytes::from(std::mem::take(&mut self.buffer))).await;
+            let bytes = Bytes::from(std::mem::take(&mut self.buffer));
+            return self.store.put_hashed(key, bytes, self.sha256.take()).await;
         }
         self.flush().await?;
         if let Some(Multipart { upload, parts }) = &mut self.multipart {

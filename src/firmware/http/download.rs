@@ -77,7 +77,7 @@ fn headers(release: &Release) -> Result<[(HeaderName, HeaderValue); 4], Problem>
 /// The object's bytes; when the last one is taken, the download counts.
 fn counted(object: Object, id: FirmwareId, pool: PgPool, tasks: TaskTracker) -> Body {
     let (mut sent, length) = (0, object.length);
-    Body::from_stream(Body::new(object.body).into_data_stream().inspect_ok(move |chunk| {
+    Body::from_stream(object.body.into_data_stream().inspect_ok(move |chunk| {
         sent += chunk.len() as u64;
         if sent == length && !chunk.is_empty() {
             let pool = pool.clone();

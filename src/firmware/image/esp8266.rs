@@ -13,7 +13,7 @@
 //! no check covers: the signature's bytes (the printer's own check), and in images before 2.6 the two headers, the
 //! filling and zeros, where a wrong byte goes unseen.
 
-use crc::{CRC_32_MPEG_2, Crc, Digest};
+use crc::{CRC_32_MPEG_2, Crc, Digest, Table};
 
 use super::parts::{Field, Flash, MAGIC, MAX_SEGMENTS, Segments, word};
 use super::{Findings, Format, Refusal};
@@ -33,7 +33,8 @@ pub const SIGNED_SURPLUS: u64 = SIGNATURE as u64 + 4;
 /// KiB by the size nibble. 5 and 6 are 2 and 4 MiB in another arrangement.
 const SIZES: [u64; 10] = [512, 256, 1024, 2048, 4096, 2048, 4096, 0, 8192, 16384];
 
-static MPEG_2: Crc<u32> = Crc::<u32>::new(&CRC_32_MPEG_2);
+/// 16 KiB of tables, several times as fast as one.
+static MPEG_2: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_MPEG_2);
 
 /// Reads one image.
 pub struct Esp8266 {
@@ -45,7 +46,7 @@ pub struct Esp8266 {
     sketch: Option<Segments>,
     words: Field<8>,
     words_at: u64,
-    crc: Digest<'static, u32>,
+    crc: Digest<'static, u32, Table<16>>,
     last: Last,
 }
 

@@ -130,7 +130,7 @@ pub fn key(id: FirmwareId, version: &str) -> ObjectKey {
 /// The whole object.
 pub async fn read(store: &Store, key: &ObjectKey) -> Vec<u8> {
     let object = store.get(key).await.unwrap();
-    let bytes = axum::body::to_bytes(axum::body::Body::new(object.body), usize::MAX).await.unwrap();
+    let bytes = axum::body::to_bytes(object.body, usize::MAX).await.unwrap();
     assert_eq!(bytes.len() as u64, object.length);
     bytes.to_vec()
 }
