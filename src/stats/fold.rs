@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 /// Rows of one turn.
 const BATCH: i64 = 20_000;
 /// Hours are kept apart this long; then a day is enough.
 const HOURLY: Duration = Duration::from_secs(48 * 3600);
 
+/// Whoever folds, folds alone: two that write the same sums in another order would wait for each other. "outcomes", in
+/// ASCII.
+const LOCK: i64 = 0x6f75_7463_6f6d_6573;
+
 /// Moves rows of the log into the sums, and hours that are two days old into days. Returns how many rows it moved; call
-/// it until that is none. A row is deleted by one only, so any number of replicas may do it at once, and a reader sees
-/// it in one place.
+/// it until that is none. A reader sees a row in one place, and writers never wait.
 pub async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let mut tx = conn.begin().await?;
+    let mut tx = alone(conn).await?;
     let logged = sqlx::query_scalar!(
         r#"with taken as (
                delete from outcomes_log where ctid = any(array(select ctid from outcomes_log limit $1 for update skip locked))
@@ -31,7 +34,7 @@ pub async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
     );
     let logged = logged.fetch_one(&mut *tx).await?;
     tx.commit().await?;
-    let mut tx = conn.begin().await?;
+    let mut tx = alone(conn).await?;
     let aged = sqlx::query_scalar!(
         r#"with taken as (
                delete from outcomes where ctid = any(array(
@@ -54,4 +57,11 @@ pub async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let aged = aged.fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(logged + aged)
+}
+
+/// A transaction that waits for its turn.
+async fn alone(conn: &mut PgConnection) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
+    Ok(tx)
 }
