@@ -54,12 +54,14 @@ async fn reports_and_live_events(pool: PgPool) {
     says(&stats["updates"]["last_24_hours"], json!({"completed": 1, "failed": 1, "success_rate": 0.5}));
 
     let change = async || {
-        // The answer's first line tells that somebody watches; a change a second later is within the two that it does.
-        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
-        server.patch("/api/rollouts/1", &json!({"status": "paused"})).await.expect(200);
-        server.patch("/api/rollouts/1", &json!({"status": "active"})).await.expect(200);
+        // Changes all along, because nobody knows when within its ten seconds a busy machine begins to watch.
+        for _ in 0..8 {
+            tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+            server.patch("/api/rollouts/1", &json!({"status": "paused"})).await.expect(200);
+            server.patch("/api/rollouts/1", &json!({"status": "active"})).await.expect(200);
+        }
     };
-    for part in ["-N --max-time 2 http", "kind=rollout,update.ended"] {
+    for part in ["-N --max-time 10 http", "kind=rollout,update.ended"] {
         let (said, ()) = tokio::join!(pupil.run(part), change());
         let Value::String(text) = said.expect(200) else { panic!("no text") };
         assert!(
