@@ -1,5 +1,7 @@
 //! The SQL of printers.
 
+use std::collections::HashMap;
+
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -142,6 +144,16 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
         },
         time_zone: row.time_zone,
     })
+}
+
+/// The number of each printer's newest connection.
+pub async fn connections(
+    conn: &mut PgConnection,
+    printers: &[PrinterRef],
+) -> Result<HashMap<PrinterRef, i64>, sqlx::Error> {
+    let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
+    let rows = sqlx::query!("select id, connection from printers where id = any($1)", &ids);
+    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (PrinterRef(row.id), row.connection)).collect())
 }
 
 /// Marks a printer offline, unless a newer socket of it is somewhere. Tells whether it did.

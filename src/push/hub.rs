@@ -112,6 +112,12 @@ impl<S> Hub<S> {
         }
     }
 
+    /// Removes a line and closes its socket: a newer one of its printer is on another replica.
+    pub fn part_with(&self, line: &Line<S>) {
+        self.remove(line);
+        line.send(Out::Replaced);
+    }
+
     /// The line of a printer, when its socket is here.
     pub fn get(&self, printer: PrinterRef) -> Option<Arc<Line<S>>> {
         self.lines().get(&printer).cloned()

@@ -43,7 +43,7 @@ pub(super) type PrinterLine = Arc<Line<Known>>;
 /// The engine of one replica.
 pub struct Engine {
     pub(super) pool: PgPool,
-    hub: Arc<Hub<Known>>,
+    pub(super) hub: Arc<Hub<Known>>,
     fence: Fence,
     pub(super) delivery: Delivery,
     pub(super) base_url: Arc<str>,

@@ -12,6 +12,7 @@ use super::{ReleaseBrief, limits};
 use crate::clock::Time;
 use crate::ids::{RolloutId, UpdateId};
 use crate::links::{self, NewLink, Token};
+use crate::printers;
 use crate::push::{Frame, Out};
 use crate::storage::{self, Address, ObjectKey};
 use crate::telemetry::metrics;
@@ -99,7 +100,24 @@ impl Engine {
             lost.extend(gone);
         }
         // What was not granted was decided on old news about the printer; the next scan decides on fresh ones.
+        self.part_with_old(&lost).await?;
         self.refresh(&lost).await
+    }
+
+    /// Closes those of these lines whose printer is on another replica by now. What they remember will never be true
+    /// again, and a place that a limit leaves would be kept for them in every turn until their pings fail.
+    async fn part_with_old(&self, lines: &[PrinterLine]) -> Result<(), sqlx::Error> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let printers: Vec<_> = lines.iter().map(|line| line.printer).collect();
+        let newest = printers::connections(&mut *self.pool.acquire().await?, &printers).await?;
+        for line in lines {
+            if newest.get(&line.printer).is_some_and(|newest| *newest > line.connection) {
+                self.hub.part_with(line);
+            }
+        }
+        Ok(())
     }
 
     /// An address for every release of the proposals.

@@ -81,6 +81,48 @@ async fn a_second_try_that_never_left_is_as_if_it_had_not_been(pool: PgPool) {
     world.comes_to_rest().await.unwrap();
 }
 
+/// Printers that moved to another replica and want nothing any more leave a limit's only place to those that do.
+#[sqlx::test]
+async fn a_half_open_socket_takes_nobodys_place(pool: PgPool) {
+    use operations::{RolloutSpec, Spread, TargetSpec, Turn};
+    let ground = Ground::new(config(&pool, "http://127.0.0.1:1", Ground::settings())).await;
+    let printer = operations::PrinterSpec {
+        platform: Platform::Esp8266,
+        channel: Channel::Stable,
+        auto_update: true,
+        runs: "1.0.0",
+    };
+    let rollout = RolloutSpec {
+        version: "1.1.0",
+        channel: None,
+        target: TargetSpec::everyone(),
+        spread: Spread::Immediate,
+        max_in_flight: Some(1),
+        rate: None,
+        abort_on: None,
+        allow_downgrade: false,
+        max_attempts: 1,
+        ends_in: None,
+    };
+    let mut world = World::new(&ground, &vec![printer; usize::from(operations::PRINTERS)]).await;
+    let mut operations = vec![Operation::Connect(0, 0, Runs::Same)];
+    for printer in 1..operations::PRINTERS {
+        operations.extend([
+            Operation::Connect(printer, 0, Runs::Same),
+            Operation::Mind(printer, Channel::Stable, false),
+            Operation::Connect(printer, 1, Runs::Same),
+        ]);
+    }
+    operations.push(Operation::Create(0, Box::new(rollout)));
+    // Whatever the order in which the replica looks at them.
+    operations.extend(std::iter::repeat_n(Operation::Turn(0, Turn::Timer), operations::PRINTERS.into()));
+    for operation in operations {
+        world.step(&operation).await.map_err(|why| format!("{operation:?}: {why}")).unwrap();
+    }
+    world.step(&Operation::Course(0, 0, operations::Outcome::Installs)).await.unwrap();
+    world.comes_to_rest().await.unwrap();
+}
+
 /// Proptest is not asynchronous, so it has a thread and a runtime of its own.
 fn run(config: paperminder_ota::config::Config) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
