@@ -30,7 +30,7 @@ use crate::push::{self, Fence, Hub};
 use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
-use crate::storage::{BadKey, Buffers, Cdn, Delivery, Mode, Store};
+use crate::storage::{BadKey, Buffers, Cdn, Delivery, Images, Mode, Store};
 use crate::{
     auth, db, docs, events, firmware, http, jobs, line, printers, rollouts, stats, telemetry, updates,
 };
@@ -193,6 +193,7 @@ pub fn assemble(
         base_url,
         cdn_url: cdn_url(&config.delivery),
         links: Limits::new(config.downloads.concurrent, config.downloads.per_address),
+        images: Images::new(config.downloads.cache),
         hub,
         fence,
         engine,

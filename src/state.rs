@@ -16,6 +16,7 @@ use crate::links::Limits;
 use crate::push::{Fence, Hub};
 use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
+use crate::storage::Images;
 
 /// The parts of a running replica. Clones share them.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ pub struct AppState {
     pub cdn_url: Option<Arc<str>>,
     /// Bounds on downloads through links.
     pub links: Limits,
+    /// Images that many download at the same time.
+    pub images: Images,
     /// Sockets here.
     pub hub: Arc<Hub<Known>>,
     /// The last check before an offer leaves.

@@ -97,6 +97,8 @@ pub struct Downloads {
     pub concurrent: u32,
     /// Starts a minute and address.
     pub per_address: NonZeroU32,
+    /// Bytes of images in memory.
+    pub cache: u64,
 }
 
 /// Bounds on what reports to people.
@@ -248,6 +250,7 @@ impl Config {
                     NonZeroU32::MIN,
                     NonZeroU32::MAX,
                 ),
+                cache: read.number("DOWNLOAD_CACHE_BYTES", 32 << 20, 0, 4 << 30),
             },
             internal_addr: read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000))),
             auth,

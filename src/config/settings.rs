@@ -97,6 +97,11 @@ pub const SETTINGS: &[Setting] = &[
         "1000",
         "downloads through links that one replica streams at once; further ones get 503",
     ),
+    setting(
+        "DOWNLOAD_CACHE_BYTES",
+        "33554432",
+        "images in memory for downloads through links, each up to a quarter of it; 0 for none",
+    ),
     setting("DOWNLOADS_PER_ADDRESS", "1200", "downloads through links that one address may start a minute"),
     setting(
         "MAX_ATTEMPTS",

@@ -14,12 +14,22 @@ use crate::storage::ObjectKey;
 use crate::version::Version;
 use crate::words::{Channel, Platform};
 
-/// All columns of a release. The two counts are read from the updates, so they are exact at every commit.
+/// All columns of a release.
 const COLUMNS: &str = "f.id, f.number, f.version, f.channel, f.platform, f.object_key, f.file_size, f.md5_checksum, \
     f.sha256_checksum, f.release_notes, f.changelog, f.mandatory, f.min_upgrade_version, f.released_at, f.deprecated_at, \
     f.download_count, f.image, f.validated, f.revision, \
-    (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'completed') as success_count, \
-    (select count(*) from update_history u where u.firmware_version_id = f.id and u.status = 'failed') as failure_count";
+    (coalesce((select sum(o.count) from outcomes o where o.release = f.id and o.outcome = 'completed'), 0) \
+        + coalesce(recent.completed, 0) \
+        + (select count(*) from update_history u where u.firmware_version_id = f.id and u.open and u.status = 'completed'))::bigint \
+        as success_count, \
+    (coalesce((select sum(o.count) from outcomes o where o.release = f.id and o.outcome = 'failed'), 0) \
+        + coalesce(recent.failed, 0))::bigint as failure_count";
+
+/// Where they are read from. Successes and failures are those of the outcomes, which the database keeps beside the
+/// updates, and of what waits for its proof: exact at every commit, and no matter of how many there are.
+const FROM: &str = "firmware_versions f left join ( \
+    select release, sum(count) filter (where outcome = 'completed') as completed, sum(count) filter (where outcome = 'failed') as failed \
+    from outcomes_log group by release) recent on recent.release = f.id";
 
 /// Most stable first, as SQL.
 pub(super) const STABILITY: &str = "case f.channel when 'stable' then 0 when 'beta' then 1 else 2 end";
@@ -59,7 +69,7 @@ impl FromRow<'_, PgRow> for Release {
 }
 
 fn select() -> QueryBuilder<Postgres> {
-    QueryBuilder::new(format!("select {COLUMNS} from firmware_versions f where true"))
+    QueryBuilder::new(format!("select {COLUMNS} from {FROM} where true"))
 }
 
 pub(super) async fn exists(
@@ -201,10 +211,8 @@ pub(super) async fn list(
     let mut count = QueryBuilder::new("select count(*) from firmware_versions f where true");
     filter(&mut count, by);
     let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
-    let mut query = QueryBuilder::new(format!(
-        "select {COLUMNS}, {} from firmware_versions f where true",
-        page.sort_key()
-    ));
+    let mut query =
+        QueryBuilder::new(format!("select {COLUMNS}, {} from {FROM} where true", page.sort_key()));
     filter(&mut query, by);
     page.push(&mut query, "f.number");
     let mut rows = query.build().fetch_all(conn).await?;

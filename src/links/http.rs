@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream;
 
 use super::db::{self, Link};
 use super::limit::Full;
@@ -18,13 +19,15 @@ use crate::http::problem::{self, Problem};
 use crate::push::{self, Hint};
 use crate::state::AppState;
 use crate::telemetry::metrics;
-use crate::updates;
+use crate::{storage, updates};
 
 /// The room's route.
 pub fn routes() -> Router<AppState> {
     Router::new().route("/d/{token}", get(download))
 }
 
+/// What of an image in memory is handed to a connection at a time, in bytes: as much as that buffers.
+const PIECE: usize = 64 << 10;
 /// What the ESP8266's updater says about itself (`ESP8266httpUpdate.cpp` of the Arduino core).
 const SKETCH_MD5: HeaderName = HeaderName::from_static("x-esp8266-sketch-md5");
 const FREE_SPACE: HeaderName = HeaderName::from_static("x-esp8266-free-space");
@@ -93,14 +96,11 @@ async fn download(
         drop(conn);
         started
     };
-    let (started, object) = tokio::join!(started, app.uploads.store.get_range(&link.key, range));
+    let (started, body) = tokio::join!(started, bytes_of(&app, &link, range));
     started?;
-    let object = object?;
-    if object.length != length {
-        return Err(Problem::internal(format!(
-            "{} has {} bytes instead of {length}",
-            link.key, object.length
-        )));
+    let (body, found) = body?;
+    if found != length {
+        return Err(Problem::internal(format!("{} has {found} bytes instead of {length}", link.key)));
     }
     metrics::link_download();
     let meter = Meter::new(
@@ -111,7 +111,31 @@ async fn download(
         range.is_none(),
         permit,
     );
-    Ok((status, headers_of(answer), meter.body(object)).into_response())
+    Ok((status, headers_of(answer), meter.body(body)).into_response())
+}
+
+/// What is asked for, and its length: from memory, or as it comes from S3.
+async fn bytes_of(
+    app: &AppState,
+    link: &Link,
+    range: Option<(u64, u64)>,
+) -> Result<(Body, u64), storage::Error> {
+    let store = &app.uploads.store;
+    let Some(mut image) = app.images.get(store, &link.key, link.size, &link.sha256).await? else {
+        let object = store.get_range(&link.key, range).await?;
+        return Ok((object.body, object.length));
+    };
+    if let Some((first, last)) = range {
+        // Within the image, which is in memory: `wanted` saw to it.
+        image = image.slice(first as usize..=last as usize);
+    }
+    let length = image.len() as u64;
+    // In pieces, so that the meter counts what went out and not what was handed over.
+    let pieces = std::iter::from_fn(move || {
+        let piece = image.split_to(image.len().min(PIECE));
+        (!piece.is_empty()).then_some(Ok::<_, std::convert::Infallible>(piece))
+    });
+    Ok((Body::from_stream(stream::iter(pieces)), length))
 }
 
 fn headers_of(pairs: Vec<(HeaderName, HeaderValue)>) -> HeaderMap {

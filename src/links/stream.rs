@@ -9,7 +9,6 @@ use tokio_util::task::TaskTracker;
 use super::db::Link;
 use crate::clock::Clock;
 use crate::ids::{FirmwareId, UpdateId};
-use crate::storage::Object;
 use crate::{firmware, updates};
 
 /// Counts bytes, and writes them down when the download ends, however it ends.
@@ -47,9 +46,9 @@ impl Meter {
         }
     }
 
-    /// The object's bytes, counted. The meter goes with them: it writes down what happened when they are dropped.
-    pub(super) fn body(mut self, object: Object) -> Body {
-        let bytes = object.body.into_data_stream();
+    /// The bytes, counted. The meter goes with them: it writes down what happened when they are dropped.
+    pub(super) fn body(mut self, bytes: Body) -> Body {
+        let bytes = bytes.into_data_stream();
         Body::from_stream(bytes.inspect_ok(move |chunk| self.count(chunk.len())))
     }
 

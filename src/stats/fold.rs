@@ -23,10 +23,10 @@ pub async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
                returning *
            ),
            summed as (
-               insert into outcomes as o
-               select hour, version, platform, channel, outcome, reason, duration, sum(count) from taken
-               group by 1, 2, 3, 4, 5, 6, 7 order by 1, 2, 3, 4, 5, 6, 7
-               on conflict (hour, version, platform, channel, outcome, reason, duration)
+               insert into outcomes as o (hour, version, platform, channel, outcome, reason, duration, release, count)
+               select hour, version, platform, channel, outcome, reason, duration, release, sum(count) from taken
+               group by 1, 2, 3, 4, 5, 6, 7, 8 order by 1, 2, 3, 4, 5, 6, 7, 8
+               on conflict (hour, version, platform, channel, outcome, reason, duration, release)
                do update set count = o.count + excluded.count
            )
            select count(*) as "count!" from taken"#,
@@ -44,10 +44,10 @@ pub async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
                returning *
            ),
            summed as (
-               insert into outcomes as o
-               select date_trunc('day', hour, 'UTC'), version, platform, channel, outcome, reason, duration, sum(count) from taken
-               group by 1, 2, 3, 4, 5, 6, 7 order by 1, 2, 3, 4, 5, 6, 7
-               on conflict (hour, version, platform, channel, outcome, reason, duration)
+               insert into outcomes as o (hour, version, platform, channel, outcome, reason, duration, release, count)
+               select date_trunc('day', hour, 'UTC'), version, platform, channel, outcome, reason, duration, release, sum(count)
+               from taken group by 1, 2, 3, 4, 5, 6, 7, 8 order by 1, 2, 3, 4, 5, 6, 7, 8
+               on conflict (hour, version, platform, channel, outcome, reason, duration, release)
                do update set count = o.count + excluded.count
            )
            select count(*) as "count!" from taken"#,

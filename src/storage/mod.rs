@@ -7,6 +7,7 @@
 mod cdn;
 mod delivery;
 mod direct;
+mod images;
 mod key;
 mod list;
 mod remains;
@@ -18,6 +19,7 @@ mod writer;
 pub use cdn::{BadKey, Cdn};
 pub use delivery::{Address, Delivery, Mode};
 pub use direct::Arrived;
+pub use images::Images;
 pub use key::ObjectKey;
 pub use list::{Folder, Listed, OpenUpload, Page, UploadCursor};
 pub use remains::Remains;

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use paperminder_ota::clock::Clock;
+use paperminder_ota::ids::FirmwareId;
 use paperminder_ota::simulate::{Fleet, FleetOptions, Limits, Offer, Printer, PrinterOptions};
+use paperminder_ota::storage::ObjectKey;
+use paperminder_ota::words::Channel;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -176,6 +179,62 @@ async fn ranges_heads_and_known_images_are_answered_as_the_rfc_says(pool: PgPool
         304
     );
     assert_eq!(ask(Method::GET, "if-none-match", headers["etag"].to_str().unwrap()).await.0, 304);
+    server.stop().await;
+}
+
+fn key_of(release: &Value) -> ObjectKey {
+    let id = FirmwareId(release["id"].as_str().unwrap().parse().unwrap());
+    ObjectKey::firmware(id, &"1.5.0".to_owned().into(), Channel::Stable)
+}
+
+/// Offers a release to as many printers, and the paths of their links.
+async fn links(server: &Server, printers: u64) -> (Value, Vec<String>) {
+    roll_out(server).await;
+    let mut paths = Vec::new();
+    for index in 0..printers {
+        paths.push(path_of(&offered(server, server.device(index)).await.1));
+    }
+    (server.get("/api/firmware/1.5.0").await.expect(200), paths)
+}
+
+#[sqlx::test]
+async fn many_printers_download_an_image_and_s3_is_asked_once(pool: PgPool) {
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
+    let (release, paths) = links(&server, 3).await;
+    let image = server.request(Method::GET, &paths[0]).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(image.len() as u64, release["file_size"].as_u64().unwrap());
+    server.app().state.uploads.store.delete(&key_of(&release)).await.unwrap();
+    let again = server.request(Method::GET, &paths[1]).send().await.unwrap();
+    assert_eq!(again.bytes().await.unwrap(), image);
+    let part = server.request(Method::GET, &paths[2]).header("range", "bytes=100-299").send().await.unwrap();
+    assert_eq!(part.bytes().await.unwrap(), image.slice(100..300));
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn without_memory_for_images_each_download_comes_from_s3(pool: PgPool) {
+    let server = Server::on_clock(pool, Clock::system(), &[("DOWNLOAD_CACHE_BYTES", "0")]).await;
+    let (release, paths) = links(&server, 2).await;
+    let image = server.request(Method::GET, &paths[0]).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(image.len() as u64, release["file_size"].as_u64().unwrap());
+    server.app().state.uploads.store.delete(&key_of(&release)).await.unwrap();
+    assert_eq!(server.request(Method::GET, &paths[1]).send().await.unwrap().status(), 500);
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn an_object_that_is_not_what_was_uploaded_reaches_no_printer(pool: PgPool) {
+    let server = Server::on_clock(pool, Clock::system(), &[]).await;
+    let (release, paths) = links(&server, 3).await;
+    let size = release["file_size"].as_u64().unwrap() as usize;
+    let store = &server.app().state.uploads.store;
+    for (path, wrong) in paths.iter().zip([size, size - 1, size + 1]) {
+        store.put(&key_of(&release), vec![0xE9; wrong].into()).await.unwrap();
+        let answer = server.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), 500, "{wrong} bytes");
+        let problem: Value = answer.json().await.unwrap();
+        assert!(problem["trace_id"].is_string() && !problem.to_string().contains("firmware/"), "{problem}");
+    }
     server.stop().await;
 }
 

@@ -47,6 +47,8 @@ async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
         ("AWS_REGION", "us-east-1"),
         ("DELIVERY", "link"),
         ("DOWNLOADS_PER_ADDRESS", "1000000"),
+        // Every download a stream of its own, which costs most.
+        ("DOWNLOAD_CACHE_BYTES", "0"),
     ])
     .await
 }

@@ -164,10 +164,10 @@ const ATTEMPTED: &str = "
     from update_history u join update_rollouts r on r.id = u.rollout_id join printers p on p.id = u.printer
     where u.last group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11";
 const OUTCOMES: &str = "
-    insert into outcomes
+    insert into outcomes (hour, version, platform, channel, outcome, reason, duration, count, release)
     select date_trunc(case when ended < date_trunc('day', now() - interval '48 hours', 'UTC') then 'day' else 'hour' end, ended, 'UTC'),
         u.firmware_version, coalesce(f.platform, 'unknown'), coalesce(f.channel, 'unknown'), u.status, coalesce(u.reason, ''),
-        coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), count(*)
+        coalesce(duration_class(extract(epoch from u.confirmed_at - u.started_at)), -1), count(*), coalesce(f.id, '00000000-0000-0000-0000-000000000000')
     from (select *, coalesce(completed_at, started_at) as ended from update_history where not open) u
     left join firmware_versions f on f.id = u.firmware_version_id
-    group by 1, 2, 3, 4, 5, 6, 7";
+    group by 1, 2, 3, 4, 5, 6, 7, 9";

@@ -229,10 +229,11 @@ impl World {
         self.replicas[at].work.scan = true;
         self.hear().await;
         self.turn(1 - at, Turn::Heard).await;
-        if rollout.status.offers() {
-            self.closed.remove(&rollout.id.0);
-        } else {
+        // One that is pending may start by itself.
+        if matches!(rollout.status, Status::Paused | Status::Cancelled) {
             self.closed.insert(rollout.id.0);
+        } else {
+            self.closed.remove(&rollout.id.0);
         }
     }
 
