@@ -41,3 +41,7 @@ create index update_history_failed on update_history (number) where status = 'fa
 create index printers_by_name on printers (coalesce(printer_name, ''), number);
 create index printers_by_version on printers (version_key, number);
 create index printers_by_last_connected on printers (coalesce(last_connected, '-infinity'), number);
+
+-- The printers of an owner are told from the index alone.
+drop index printers_user_id;
+create index printers_user_id on printers (user_id, number) include (id);

@@ -62,6 +62,7 @@ fn read(params: &mut Params) -> (Query, Option<Named>) {
         error: params.get("error"),
         started_after: params.get("started_after"),
         started_before: params.get("started_before"),
+        owned: list::Owned::default(),
         printer: None,
     };
     (query, params.get("printer_id"))
@@ -91,7 +92,7 @@ async fn all(
     if let Some(printer) = printer {
         by.printer = Some(printers::by_name(&mut conn, &printer).await?);
     }
-    let (updates, next_cursor, total) = list::list(&mut conn, &by, &page).await?;
+    let (updates, next_cursor, total) = list::list(&mut conn, by, &page).await?;
     let (rows, link) = (Rows(updates.len()), page.link(next_cursor.as_deref()));
     let body =
         AllUpdates { updates, total: total.rows, total_is_lower_bound: total.is_lower_bound, next_cursor };

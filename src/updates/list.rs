@@ -1,6 +1,7 @@
 //! All attempts: filtered, paged, counted as far as that is quick.
 
 use sqlx::{Connection as _, FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
+use uuid::Uuid;
 
 use super::UpdateView;
 use super::db::COLUMNS;
@@ -36,6 +37,39 @@ pub(super) struct Query {
     pub error: Option<String>,
     pub started_after: Option<Time>,
     pub started_before: Option<Time>,
+    /// The printers of `user_id`.
+    pub owned: Owned,
+}
+
+/// The printers of one owner, as far as knowing them helps to find their attempts.
+#[derive(Debug, Default)]
+pub(super) enum Owned {
+    /// It does not: there is no owner, or so many printers that any way meets them soon.
+    #[default]
+    Unread,
+    /// The attempts of each are read.
+    Few(Vec<Uuid>),
+    /// Attempts are read in their order until enough are theirs, which is soon.
+    Many(Vec<Uuid>),
+}
+
+impl Owned {
+    /// Most whose attempts are read one printer after the other.
+    const FEW: usize = 1000;
+    /// Most that are read.
+    const MANY: usize = 20_000;
+
+    async fn read(conn: &mut PgConnection, user: Option<&str>) -> Result<Self, sqlx::Error> {
+        let Some(user) = user else { return Ok(Self::Unread) };
+        let limit = Self::MANY as i64 + 1;
+        let ids = sqlx::query_scalar!("select id from printers where user_id = $1 limit $2", user, limit);
+        let ids = ids.fetch_all(conn).await?;
+        Ok(match ids.len() {
+            0..=Self::FEW => Self::Few(ids),
+            ..=Self::MANY => Self::Many(ids),
+            _ => Self::Unread,
+        })
+    }
 }
 
 impl Query {
@@ -60,11 +94,19 @@ impl Query {
         if let Some(printer) = self.printer {
             query.push(" and u.printer = ").push_bind(printer.0);
         }
-        if let Some(user) = &self.user_id {
-            query
-                .push(" and u.printer in (select id from printers where user_id = ")
-                .push_bind(user.clone())
-                .push(")");
+        match (&self.owned, &self.user_id) {
+            (Owned::Few(printers), _) => {
+                query.push(" and u.printer = any(").push_bind(printers.clone()).push(")");
+            }
+            // `is true` keeps PostgreSQL from looking each of them up.
+            (Owned::Many(printers), _) => {
+                query.push(" and (u.printer = any(").push_bind(printers.clone()).push(")) is true");
+            }
+            (Owned::Unread, Some(user)) => {
+                query.push(" and u.printer in (select id from printers where user_id = ");
+                query.push_bind(user.clone()).push(")");
+            }
+            (Owned::Unread, None) => {}
         }
         match self.rollout {
             Some(Handle::Id(id)) => {
@@ -135,9 +177,10 @@ pub(super) struct Total {
 /// One page, the cursor of the next, and how many there are.
 pub(super) async fn list(
     conn: &mut PgConnection,
-    by: &Query,
+    mut by: Query,
     page: &Page,
 ) -> Result<(Vec<UpdateView>, Option<String>, Total), sqlx::Error> {
+    by.owned = Owned::read(conn, by.user_id.as_deref()).await?;
     let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
     by.push(&mut query);
     page.push_within(&mut query, by.group(), "u.number");
@@ -148,7 +191,7 @@ pub(super) async fn list(
     // A list that fits on a page is counted already.
     let total = match page.is_first() && next.is_none() {
         true => Total { rows: seen, is_lower_bound: false },
-        false => count(conn, by).await?.unwrap_or(Total { rows: seen, is_lower_bound: true }),
+        false => count(conn, &by).await?.unwrap_or(Total { rows: seen, is_lower_bound: true }),
     };
     Ok((rows, next, total))
 }
