@@ -31,6 +31,7 @@ use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Images, Mode, Store};
+use crate::updates::Intake;
 use crate::{
     auth, db, docs, events, firmware, http, jobs, line, printers, rollouts, stats, telemetry, updates,
 };
@@ -136,6 +137,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
     tokio::spawn(jobs::presence(state.clone(), name));
     tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));
+    tokio::spawn(jobs::progress(state.clone()));
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
     tasks.spawn(jobs::fold(state.clone()));
@@ -154,7 +156,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     Ok(App { state, address, internal_address })
 }
 
-/// The parts of a replica put together, none of them running, and the queue that its engine reads.
+/// The parts of a replica put together, and the queue that its engine reads. Nothing runs yet but what takes in what
+/// printers say.
 pub fn assemble(
     config: &Config,
     pool: PgPool,
@@ -185,10 +188,12 @@ pub fn assemble(
         patience: config.upload_timeout,
         shutdown: shutdown.clone(),
     };
+    let replica = ReplicaId::generate();
     let state = AppState {
+        intake: Intake::start(&pool, replica, &clock, &shutdown.hard),
         pool,
         clock,
-        replica: ReplicaId::generate(),
+        replica,
         uploads,
         base_url,
         cdn_url: cdn_url(&config.delivery),

@@ -17,6 +17,7 @@ use crate::push::{Fence, Hub};
 use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
 use crate::storage::Images;
+use crate::updates::Intake;
 
 /// The parts of a running replica. Clones share them.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub struct AppState {
     pub hub: Arc<Hub<Known>>,
     /// The last check before an offer leaves.
     pub fence: Fence,
+    /// Takes in what printers say.
+    pub intake: Intake,
     /// Makes the offers.
     pub engine: Arc<Engine>,
     /// Looks after rollouts.

@@ -1,5 +1,6 @@
 //! The pool, the migrations, and what kind of trouble a database error is.
 
+pub mod batch;
 mod migrate;
 
 use std::str::FromStr;

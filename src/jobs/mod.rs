@@ -23,6 +23,8 @@ pub use garbage::{GARBAGE_LOCK, garbage};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often metrics are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often progress is written down.
+const PROGRESS: Duration = Duration::from_millis(250);
 /// How often the census is folded where it has grown long.
 const FOLD: Duration = Duration::from_secs(5);
 /// How often expired links are forgotten.
@@ -57,6 +59,19 @@ pub async fn presence(app: AppState, name: String) {
             tracing::warn!(%error, "the replica's lease could not be renewed");
         }
         if timeout(HEARTBEAT, app.shutdown.hard.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Writes down how far printers are.
+pub async fn progress(app: AppState) {
+    loop {
+        let ending = timeout(PROGRESS, app.shutdown.hard.cancelled()).await.is_ok();
+        if let Err(error) = bounded(app.intake.flush()).await {
+            tracing::debug!(%error, "progress waits for the database");
+        }
+        if ending {
             return;
         }
     }

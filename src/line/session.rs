@@ -8,25 +8,24 @@ use tokio::sync::mpsc;
 
 use super::wire::{Message, StatusMessage};
 use crate::db;
-use crate::ids::{PrinterRef, RolloutId, UpdateId};
-use crate::printers::{self, Subscribed, Subscription};
+use crate::ids::{PrinterRef, UpdateId};
+use crate::printers::{Arrival, Subscription};
 use crate::push::{Frame, Line, Out};
 use crate::rollouts::Known;
 use crate::state::AppState;
 use crate::telemetry::metrics;
-use crate::updates::{self, Remembered, Report};
+use crate::updates::{self, End, Remembered, Report};
 use crate::version::Version;
 
-/// Wait before a write is repeated while the database is away.
+/// Wait before a statement is repeated while the database is away.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Repeats a write until the database took it. While it is away the socket is not read, so that nothing a printer
-/// says is lost. None when the process ends first, or the database refuses for good.
-macro_rules! until_written {
-    ($app:expr, $write:expr) => {
+/// Repeats something until the database did it. None when the process ends first, or the database refuses for good.
+macro_rules! until_done {
+    ($app:expr, $work:expr) => {
         loop {
-            match $write.await {
-                Ok(written) => break Some(written),
+            match $work.await {
+                Ok(done) => break Some(done),
                 Err(error) => {
                     if !may_retry($app, error).await {
                         break None;
@@ -35,13 +34,6 @@ macro_rules! until_written {
             }
         }
     };
-}
-
-/// What a subscribe message changed.
-struct Written {
-    printer: Subscribed,
-    remembered: Remembered,
-    touched: Option<RolloutId>,
 }
 
 /// One socket's side of the conversation.
@@ -90,22 +82,22 @@ impl Session {
             (Message::Report(..), None) => {
                 Next::Say(StatusMessage::new("subscribe_first", "Send a subscribe message first."))
             }
-            (Message::Report(report, about), Some(line)) => self.report(&report, about, &line).await,
+            (Message::Report(report, about), Some(line)) => self.report(report, about, &line).await,
         }
     }
 
     async fn subscribe(&mut self, said: &Subscription, ignored: Option<StatusMessage>) -> Next {
         let app = &self.app;
-        let written = match until_written!(app, self.write_subscription(said, None)) {
-            Some(Some(written)) => written,
+        let welcome = match app.intake.arrival(self.arrival(said, None)).await {
+            Some(Some(welcome)) => welcome,
             Some(None) => return Next::Outdated,
             None => return Next::Stop,
         };
-        if let Some(rollout) = written.touched {
+        if let Some(rollout) = welcome.touched {
             app.steward.moved(rollout);
         }
-        let known = Known::new(written.printer.facts, written.remembered);
-        let (line, queue) = Line::new(known.facts.printer, written.printer.connection, known);
+        let known = Known::new(welcome.printer.facts, welcome.remembered);
+        let (line, queue) = Line::new(known.facts.printer, welcome.printer.connection, known);
         if !app.hub.insert(line.clone()) {
             return Next::Outdated;
         }
@@ -116,6 +108,10 @@ impl Session {
         Next::Subscribed(queue, ignored)
     }
 
+    fn arrival(&self, said: &Subscription, connection: Option<i64>) -> Arrival {
+        Arrival { said: said.clone(), connection, ip: self.ip }
+    }
+
     /// A printer may say again who it is on the same socket. That proves nothing, unless it runs the new version.
     async fn subscribe_again(&self, said: &Subscription, line: &Line<Known>) -> Next {
         if line.state().facts.printer_id != said.printer_id {
@@ -123,78 +119,57 @@ impl Session {
             return Next::Say(StatusMessage::new("bad_field", detail));
         }
         let app = &self.app;
-        let written = match until_written!(app, self.write_subscription(said, Some(line.connection))) {
-            Some(Some(written)) => written,
+        let welcome = match app.intake.arrival(self.arrival(said, Some(line.connection))).await {
+            Some(Some(welcome)) => welcome,
             Some(None) => return Next::Outdated,
             None => return Next::Stop,
         };
-        if let Some(rollout) = written.touched {
+        if let Some(rollout) = welcome.touched {
             app.steward.moved(rollout);
         }
-        line.state().facts = written.printer.facts;
+        line.state().facts = welcome.printer.facts;
         app.engine.look_at(line.printer);
         Next::GoOn
     }
 
-    /// The printer's row, and what its version proves about its open update, in one transaction. `connection` is the
-    /// number of a socket that subscribed before. None when a newer socket of the printer is somewhere.
-    async fn write_subscription(
-        &self,
-        said: &Subscription,
-        connection: Option<i64>,
-    ) -> Result<Option<Written>, sqlx::Error> {
-        let (app, ip, now) = (&self.app, self.ip.to_string(), self.app.clock.now());
-        let mut tx = app.pool.begin().await?;
-        let Some(mut printer) = printers::subscribe(&mut tx, said, connection, app.replica, &ip, now).await?
-        else {
-            return Ok(None);
-        };
-        let again = connection.is_some();
-        let settled = updates::settle(&mut tx, printer.facts.printer, &said.version, again, now).await?;
-        tx.commit().await?;
-        if let Some((installed, previous)) = settled.installed {
-            printer.facts.cohort.installed = Some(installed);
-            printer.facts.previous = Some(previous);
-        }
-        Ok(Some(Written { printer, remembered: settled.remembered, touched: settled.touched }))
-    }
-
     /// A report concerns the open update of this printer; one that names another version than that is about nothing.
-    async fn report(&self, report: &Report, about: Option<Version>, line: &Line<Known>) -> Next {
+    async fn report(&self, report: Report, about: Option<Version>, line: &Line<Known>) -> Next {
         let open = line.state().remembered().open.clone();
         let Some(open) = open.filter(|open| about.is_none_or(|version| version == open.version)) else {
             tracing::debug!(printer = %line.printer, ?report, "a report about nothing that is open");
             return Next::GoOn;
         };
         let app = &self.app;
-        let Some(changed) = until_written!(app, self.write_report(report, open.update)) else {
+        let outcome = match report {
+            Report::Progress(progress) => {
+                if progress.percent >= 0 {
+                    line.state().underway(open.update);
+                }
+                app.intake.progress(open.update, progress);
+                return Next::GoOn;
+            }
+            Report::Outcome(outcome) => outcome,
+        };
+        let seen = line.state().generation();
+        let Some(noted) = app.intake.outcome(line.printer, open.update, outcome).await else {
             return Next::Stop;
         };
-        if let Report::Progress { percent, .. } = report {
-            if changed && *percent >= 0 {
-                line.state().underway(open.update);
-            }
-            return Next::GoOn;
-        }
-        if !self.renew(line).await {
+        let renewed = line.state().renew(seen, noted.remembered);
+        if !renewed && !self.renew(line).await {
             return Next::Stop;
         }
         app.engine.look_at(line.printer);
-        if let Some(rollout) = open.rollout.filter(|_| changed) {
+        if let Some(rollout) = open.rollout.filter(|_| noted.changed) {
             app.steward.moved(rollout);
         }
         Next::GoOn
-    }
-
-    async fn write_report(&self, report: &Report, update: UpdateId) -> Result<bool, sqlx::Error> {
-        updates::report(&mut *self.app.pool.acquire().await?, update, report, self.app.clock.now()).await
     }
 
     /// Reads again what is remembered. False when the process ends first.
     async fn renew(&self, line: &Line<Known>) -> bool {
         loop {
             let seen = line.state().generation();
-            let Some(fresh) = until_written!(&self.app, self.read(line.printer)) else { return false };
+            let Some(fresh) = until_done!(&self.app, self.read(line.printer)) else { return false };
             if line.state().renew(seen, fresh) {
                 return true;
             }
@@ -217,7 +192,7 @@ impl Session {
     pub async fn withdraw(&self, frame: &Frame) {
         let Some(line) = &self.line else { return };
         metrics::offers("withdrawn", 1);
-        let _ = until_written!(&self.app, self.write_withdrawal(UpdateId(frame.update)));
+        let _ = until_done!(&self.app, self.write_withdrawal(UpdateId(frame.update)));
         line.state().unsent();
         self.renew(line).await;
         self.app.engine.look_at(line.printer);
@@ -235,25 +210,8 @@ impl Session {
             let known = line.state();
             (known.taken().filter(|_| let_go), known.waiting())
         };
-        let _ = until_written!(&self.app, self.write_end(taken, waiting, line));
-    }
-
-    /// In one transaction, because of a printer whose newer socket is here already nothing is known any more.
-    async fn write_end(
-        &self,
-        taken: Option<UpdateId>,
-        waiting: Option<UpdateId>,
-        line: &Line<Known>,
-    ) -> Result<(), sqlx::Error> {
-        let (mut tx, now) = (self.app.pool.begin().await?, self.app.clock.now());
-        let newest = printers::disconnected(&mut tx, line.printer, line.connection, now).await?;
-        if let Some(update) = taken.filter(|_| newest) {
-            updates::socket_lost(&mut tx, update, now).await?;
-        }
-        if let Some(update) = waiting.filter(|_| newest) {
-            updates::withdraw(&mut tx, &[update]).await?;
-        }
-        tx.commit().await
+        let (printer, connection) = (line.printer, line.connection);
+        self.app.intake.end(End { printer, connection, taken, waiting }).await;
     }
 }
 

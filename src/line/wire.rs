@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::ids::{PrinterId, UserId};
 use crate::printers::{Downloads, Subscription};
-use crate::updates::Report;
+use crate::updates::{Outcome, Progress, Report};
 use crate::version::Version;
 
 /// Longest name and longest text of a report that is kept, in characters; the rest is cut off.
@@ -26,10 +26,10 @@ impl Message {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Subscribe(..) => "subscribe",
-            Self::Report(Report::Progress { .. }, _) => "firmware_progress",
-            Self::Report(Report::Complete, _) => "firmware_complete",
-            Self::Report(Report::Failed { .. }, _) => "firmware_failed",
-            Self::Report(Report::Declined, _) => "firmware_declined",
+            Self::Report(Report::Progress(_), _) => "firmware_progress",
+            Self::Report(Report::Outcome(Outcome::Complete), _) => "firmware_complete",
+            Self::Report(Report::Outcome(Outcome::Failed { .. }), _) => "firmware_failed",
+            Self::Report(Report::Outcome(Outcome::Declined), _) => "firmware_declined",
         }
     }
 }
@@ -77,14 +77,18 @@ pub fn parse(text: &str, user: &UserId) -> Result<Message, StatusMessage> {
             let percent = percent
                 .ok_or_else(|| bad("percent", "must be a number from 0 to 100, or -1 for an error"))?;
             let status = fields.text("status")?.map(|text| cut(text, MAX_TEXT));
-            Ok(Message::Report(Report::Progress { percent: percent as i32, status }, None))
+            Ok(Message::Report(Report::Progress(Progress { percent: percent as i32, status }), None))
         }
-        Some("firmware_complete") => Ok(Message::Report(Report::Complete, fields.version("version")?)),
+        Some("firmware_complete") => {
+            Ok(Message::Report(Report::Outcome(Outcome::Complete), fields.version("version")?))
+        }
         Some("firmware_failed") => {
             let error = fields.text("error")?.map(|text| cut(text, MAX_TEXT));
-            Ok(Message::Report(Report::Failed { error }, fields.version("version")?))
+            Ok(Message::Report(Report::Outcome(Outcome::Failed { error }), fields.version("version")?))
         }
-        Some("firmware_declined") => Ok(Message::Report(Report::Declined, fields.version("version")?)),
+        Some("firmware_declined") => {
+            Ok(Message::Report(Report::Outcome(Outcome::Declined), fields.version("version")?))
+        }
         Some(other) => Err(StatusMessage::new(
             "unknown_kind",
             format!("Nothing is known of kind `{}`.", cut(other, MAX_NAME)),
@@ -251,23 +255,23 @@ mod tests {
     fn the_documented_reports_are_understood() {
         let read = |text: &str| parse(text, &user()).unwrap();
         let version = Some(Version::from("1.1.0".to_owned()));
-        let progress = Report::Progress { percent: 45, status: Some("Downloading 45%".into()) };
+        let progress = Report::Progress(Progress { percent: 45, status: Some("Downloading 45%".into()) });
         assert_eq!(
             read(r#"{"kind":"firmware_progress","percent":45,"status":"Downloading 45%"}"#),
             Message::Report(progress, None)
         );
         assert_eq!(
             read(r#"{"kind":"firmware_complete","version":"1.1.0"}"#),
-            Message::Report(Report::Complete, version.clone())
+            Message::Report(Report::Outcome(Outcome::Complete), version.clone())
         );
-        let failed = Report::Failed { error: Some("Update failed: HTTP error 404".into()) };
+        let failed = Report::Outcome(Outcome::Failed { error: Some("Update failed: HTTP error 404".into()) });
         assert_eq!(
             read(r#"{"kind":"firmware_failed","error":"Update failed: HTTP error 404"}"#),
             Message::Report(failed, None)
         );
         assert_eq!(
             read(r#"{"kind":"firmware_declined","version":"1.1.0","auto_update":false}"#),
-            Message::Report(Report::Declined, version)
+            Message::Report(Report::Outcome(Outcome::Declined), version)
         );
     }
 

@@ -1,11 +1,11 @@
 //! The SQL of printers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::types::{Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
+use super::types::{Arrival, Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 use super::{Error, Printer};
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
@@ -26,22 +26,93 @@ pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.pri
     p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
     exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online, p.time_zone";
 
-/// Writes what a subscribe message said. `connection` is the number that this socket got before, if any: a socket that
-/// subscribes again keeps its number. None when a newer socket of this printer subscribed meanwhile: then this one has
-/// nothing to say any more.
+/// Writes what subscribe messages said, in one statement. None for a socket whose printer has a newer one, here or
+/// elsewhere: it has nothing to say any more. The rows are held from here on.
 pub async fn subscribe(
     conn: &mut PgConnection,
-    said: &Subscription,
-    connection: Option<i64>,
+    arrivals: &[Arrival],
     replica: ReplicaId,
-    ip: &str,
     now: Time,
-) -> Result<Option<Subscribed>, sqlx::Error> {
-    let bucket = bucket(&said.printer_id);
-    let row = sqlx::query!(
+) -> Result<Vec<Option<Subscribed>>, sqlx::Error> {
+    // Of several sockets of one printer the newest counts; one without a number is newer than all that have one.
+    let age = |index: usize| arrivals[index].connection.unwrap_or(i64::MAX);
+    let mut newest: BTreeMap<&PrinterId, usize> = BTreeMap::new();
+    for (index, arrival) in arrivals.iter().enumerate() {
+        let place = newest.entry(&arrival.said.printer_id).or_insert(index);
+        if age(index) >= age(*place) {
+            *place = index;
+        }
+    }
+    let ours: Vec<_> = newest.values().map(|index| &arrivals[*index]).collect();
+    let mut rows = written(conn, &ours, replica, now).await?;
+    let subscribed = |(index, arrival): (usize, &Arrival)| {
+        if newest[&arrival.said.printer_id] != index {
+            return None;
+        }
+        rows.remove(arrival.said.printer_id.as_str()).map(|row| row.of(&arrival.said))
+    };
+    Ok(arrivals.iter().enumerate().map(subscribed).collect())
+}
+
+/// What a subscribe message does not say.
+struct Written {
+    id: Uuid,
+    connection: i64,
+    installed: Option<Installed>,
+    previous: Option<String>,
+}
+
+impl Written {
+    fn of(self, said: &Subscription) -> Subscribed {
+        let facts = Facts {
+            printer: PrinterRef(self.id),
+            printer_id: said.printer_id.clone(),
+            user_id: said.user_id.clone(),
+            bucket: bucket(&said.printer_id),
+            cohort: Cohort {
+                platform: said.platform,
+                version: said.version.clone(),
+                auto_update: said.auto_update,
+                channel: said.channel,
+                installed: self.installed,
+            },
+            previous: self.previous.map(Version::from),
+            downloads: said.downloads,
+            time_zone: said.time_zone.clone(),
+        };
+        Subscribed { facts, connection: self.connection }
+    }
+}
+
+/// The statement; each printer once. By `printer_id`.
+async fn written(
+    conn: &mut PgConnection,
+    arrivals: &[&Arrival],
+    replica: ReplicaId,
+    now: Time,
+) -> Result<HashMap<String, Written>, sqlx::Error> {
+    fn column<'a, T>(arrivals: &[&'a Arrival], value: impl Fn(&'a Arrival) -> T) -> Vec<T> {
+        arrivals.iter().map(|arrival| value(arrival)).collect()
+    }
+    let printers = column(arrivals, |arrival| arrival.said.printer_id.to_string());
+    // In the order in which everybody holds printers.
+    sqlx::query!(
+        "select id from printers where printer_id = any($1) order by id for no key update",
+        &printers
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let rows = sqlx::query!(
         r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
                auto_update, update_channel, last_connected, last_ip, replica, connection, max_url_length, follows_redirects, time_zone)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, nextval('printer_connections')), $15, $16, $17)
+           select s.id, s.printer_id, s.user_id, s.printer_name, s.bucket, s.platform, s.firmware_version, s.version_key,
+               s.auto_update, s.update_channel, $1, s.last_ip, $2, coalesce(s.connection, nextval('printer_connections')),
+               s.max_url_length, s.follows_redirects, s.time_zone
+           from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::text[], $10::text[],
+                   $11::bool[], $12::text[], $13::text[], $14::bigint[], $15::int[], $16::bool[], $17::text[])
+               as s (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
+                   auto_update, update_channel, last_ip, connection, max_url_length, follows_redirects, time_zone)
+           order by s.printer_id
            on conflict (printer_id) do update set
                user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
                firmware_version = excluded.firmware_version, version_key = excluded.version_key,
@@ -53,62 +124,56 @@ pub async fn subscribe(
                installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
                previous_version = case when p.version_key = excluded.version_key then p.previous_version end
            where p.connection <= excluded.connection
-           returning p.id, p.connection, p.installed_release, p.installed_rollout, p.previous_version"#,
-        PrinterRef::generate().0,
-        said.printer_id.as_str(),
-        said.user_id.as_str(),
-        said.name,
-        i16::from(bucket),
-        said.platform.as_str(),
-        said.version.to_string(),
-        said.version.key(),
-        said.auto_update,
-        said.channel.as_str(),
+           returning p.id, p.printer_id, p.connection, p.installed_release, p.installed_rollout, p.previous_version"#,
         now,
-        ip,
         replica.0,
-        connection,
-        said.downloads.max_url_length.map(u32::cast_signed),
-        said.downloads.follows_redirects,
-        said.time_zone.as_ref().map(TimeZoneName::as_str),
+        &column(arrivals, |_| PrinterRef::generate().0),
+        &printers,
+        &column(arrivals, |arrival| arrival.said.user_id.to_string()),
+        &column(arrivals, |arrival| arrival.said.name.clone()) as &[Option<String>],
+        &column(arrivals, |arrival| i16::from(bucket(&arrival.said.printer_id))),
+        &column(arrivals, |arrival| arrival.said.platform.as_str().to_owned()),
+        &column(arrivals, |arrival| arrival.said.version.to_string()),
+        &column(arrivals, |arrival| arrival.said.version.key()),
+        &column(arrivals, |arrival| arrival.said.auto_update),
+        &column(arrivals, |arrival| arrival.said.channel.as_str().to_owned()),
+        &column(arrivals, |arrival| arrival.ip.to_string()),
+        &column(arrivals, |arrival| arrival.connection) as &[Option<i64>],
+        &column(arrivals, |arrival| arrival.said.downloads.max_url_length.map(u32::cast_signed))
+            as &[Option<i32>],
+        &column(arrivals, |arrival| arrival.said.downloads.follows_redirects),
+        &column(arrivals, |arrival| arrival.said.time_zone.as_ref().map(|zone| zone.as_str().to_owned()))
+            as &[Option<String>],
     );
-    let Some(row) = row.fetch_optional(conn).await? else { return Ok(None) };
-    let facts = Facts {
-        printer: PrinterRef(row.id),
-        printer_id: said.printer_id.clone(),
-        user_id: said.user_id.clone(),
-        bucket,
-        cohort: Cohort {
-            platform: said.platform,
-            version: said.version.clone(),
-            auto_update: said.auto_update,
-            channel: said.channel,
-            installed: read_installed(row.installed_release, row.installed_rollout),
-        },
-        previous: row.previous_version.map(Version::from),
-        downloads: said.downloads,
-        time_zone: said.time_zone.clone(),
-    };
-    Ok(Some(Subscribed { facts, connection: row.connection }))
+    Ok(rows
+        .fetch_all(conn)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let installed = read_installed(row.installed_release, row.installed_rollout);
+            let written =
+                Written { id: row.id, connection: row.connection, installed, previous: row.previous_version };
+            (row.printer_id, written)
+        })
+        .collect())
 }
 
 fn read_installed(release: Option<Uuid>, rollout: Option<Uuid>) -> Option<Installed> {
     release.map(|release| Installed { release: FirmwareId(release), rollout: rollout.map(RolloutId) })
 }
 
-/// Notes which update brought a printer what it runs, and what it ran `before`.
+/// Notes which updates brought printers what they run, and what they ran before.
 pub async fn installed(
     conn: &mut PgConnection,
-    printer: PrinterRef,
-    by: Installed,
-    before: &Version,
+    proved: &[(PrinterRef, Installed, Version)],
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update printers set installed_release = $2, installed_rollout = $3, previous_version = $4 where id = $1",
-        printer.0,
-        by.release.0,
-        by.rollout.map(|rollout| rollout.0),
-        before.to_string()
+        "update printers p set installed_release = i.release, installed_rollout = i.rollout, previous_version = i.previous \
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) as i (printer, release, rollout, previous) where p.id = i.printer",
+        &proved.iter().map(|(printer, ..)| printer.0).collect::<Vec<_>>(),
+        &proved.iter().map(|(_, by, _)| by.release.0).collect::<Vec<_>>(),
+        &proved.iter().map(|(_, by, _)| by.rollout.map(|rollout| rollout.0)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &proved.iter().map(|(.., before)| before.to_string()).collect::<Vec<_>>(),
     )
     .execute(conn)
     .await?;
@@ -156,20 +221,24 @@ pub async fn connections(
     Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (PrinterRef(row.id), row.connection)).collect())
 }
 
-/// Marks a printer offline, unless a newer socket of it is somewhere. Tells whether it did.
+/// Marks printers offline, unless a newer socket of theirs is somewhere. Returns those that are; their rows are held
+/// from here on.
 pub async fn disconnected(
     conn: &mut PgConnection,
-    printer: PrinterRef,
-    connection: i64,
+    sockets: &[(PrinterRef, i64)],
     now: Time,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query!(
-        "update printers set replica = null, last_disconnected = $3, updated_at = now() where id = $1 and connection = $2",
-        printer.0,
-        connection,
+) -> Result<HashSet<PrinterRef>, sqlx::Error> {
+    let gone = sqlx::query_scalar!(
+        "with ended as (select * from unnest($1::uuid[], $2::bigint[]) as e (id, connection)), \
+         held as materialized (select p.id from printers p join ended e using (id) where p.connection = e.connection \
+             order by p.id for no key update of p) \
+         update printers p set replica = null, last_disconnected = $3, updated_at = now() \
+         from held join ended e using (id) where p.id = held.id and p.connection = e.connection returning p.id",
+        &sockets.iter().map(|(printer, _)| printer.0).collect::<Vec<_>>(),
+        &sockets.iter().map(|(_, connection)| *connection).collect::<Vec<_>>(),
         now
     );
-    Ok(done.execute(conn).await?.rows_affected() > 0)
+    Ok(gone.fetch_all(conn).await?.into_iter().map(PrinterRef).collect())
 }
 
 /// The row that a path names.

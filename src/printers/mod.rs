@@ -18,7 +18,7 @@ mod view;
 pub use db::{by_name, connections, disconnected, facts, installed, subscribe};
 pub use owners::{Owner, owners};
 pub use presence::{farewell, heartbeat};
-pub use types::{Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
+pub use types::{Arrival, Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 pub use view::Printer;
 
 /// What can go wrong with printers.

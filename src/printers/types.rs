@@ -1,5 +1,7 @@
 //! What a printer is. No I/O.
 
+use std::net::IpAddr;
+
 use md5::{Digest, Md5};
 
 use super::Owner;
@@ -98,6 +100,17 @@ pub struct Installed {
     pub release: FirmwareId,
     /// On whose behalf; none when an operator forced it.
     pub rollout: Option<RolloutId>,
+}
+
+/// A subscribe message, and the socket that it came on.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// What it said.
+    pub said: Subscription,
+    /// The number that the socket got before, when it subscribes again: it keeps that.
+    pub connection: Option<i64>,
+    /// Where the socket comes from.
+    pub ip: IpAddr,
 }
 
 /// A printer whose row was written.

@@ -45,13 +45,20 @@ impl Known {
 
     /// Takes in fresh rows, unless something changed since `seen`. How far the open offer got stays known as long as
     /// it is the same one.
-    pub fn renew(&mut self, seen: u64, fresh: Remembered) -> bool {
+    pub fn renew(&mut self, seen: u64, mut fresh: Remembered) -> bool {
         if seen != self.generation {
             return false;
         }
         let id = |open: &Option<Open>| open.as_ref().map(|open| open.update);
         if id(&self.remembered.open) != id(&fresh.open) {
             self.sent = Sent::No;
+        }
+        // Progress is in memory before it is in its row.
+        if let (Some(open), Some(fresh)) = (&self.remembered.open, &mut fresh.open)
+            && open.update == fresh.update
+            && (open.status, fresh.status) == (Status::Downloading, Status::Pending)
+        {
+            fresh.status = Status::Downloading;
         }
         self.remembered = fresh;
         self.generation += 1;

@@ -50,9 +50,15 @@ fn start() -> PrometheusHandle {
         "paperminder_engine_errors_total",
         "Turns of the engine that failed and will be repeated"
     );
+    describe_histogram!("paperminder_batch_size", "Writes that one transaction carried, by kind");
     describe_gauge!("paperminder_rollouts_offering", "Rollouts that may make offers now");
     describe_gauge!("paperminder_database_connections", "Connections of the pool, by state");
     handle
+}
+
+/// So many writes went into one transaction.
+pub fn batch(kind: &'static str, size: usize) {
+    histogram!("paperminder_batch_size", "kind" => kind).record(size as f64);
 }
 
 /// A client may send any word as a method, and each would be a time series of its own (semantic conventions, HTTP).

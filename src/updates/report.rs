@@ -1,23 +1,19 @@
 //! What printers say about their open update. Whatever changes how an update stands holds the printer's row, because
 //! the census counts both together.
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::types::{Reason, Status};
 use crate::clock::Time;
 use crate::ids::UpdateId;
 use crate::telemetry::metrics;
 
-/// A report, after its message was checked.
+/// How an attempt went, in the printer's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// How far it is.
-    Progress {
-        /// 0 to 100, or -1 for an error.
-        percent: i32,
-        /// The printer's words.
-        status: Option<String>,
-    },
+pub enum Outcome {
     /// It was installed; a reboot follows.
     Complete,
     /// It did not work out.
@@ -29,82 +25,115 @@ pub enum Report {
     Declined,
 }
 
-/// Writes a report down. False when it changed nothing, because the update is closed or further on already.
+impl Outcome {
+    fn status(&self) -> Status {
+        match self {
+            Self::Complete => Status::Completed,
+            Self::Failed { .. } => Status::Failed,
+            Self::Declined => Status::Declined,
+        }
+    }
+}
+
+/// How far a printer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// 0 to 100, or -1 for an error.
+    pub percent: i32,
+    /// The printer's words.
+    pub status: Option<String>,
+}
+
+/// A report, after its message was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// On the way.
+    Progress(Progress),
+    /// At the end.
+    Outcome(Outcome),
+}
+
+/// Writes outcomes down. Returns the attempts that they changed: one that is closed, or further on already, is not, and
+/// of two outcomes of one attempt the first counts.
 pub async fn report(
     conn: &mut PgConnection,
-    update: UpdateId,
-    report: &Report,
+    outcomes: &[(UpdateId, &Outcome)],
     now: Time,
-) -> Result<bool, sqlx::Error> {
-    let done = match report {
-        Report::Progress { percent, status } => {
-            sqlx::query!(
-                "update update_history set status = case when $2 >= 0 then 'downloading' else status end, last_percent = $2, \
-                 last_status_message = coalesce($3, last_status_message), last_activity_at = $4 \
-                 where id = $1 and open and status in ('pending', 'downloading')",
-                update.0,
-                percent,
-                status.as_deref(),
-                now
-            )
-            .execute(conn)
-            .await?
-        }
-        Report::Complete => {
-            sqlx::query!(
-                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
-                     for no key update of p) \
-                 update update_history u set status = 'completed', last_percent = 100, completed_at = $2, last_activity_at = $2 \
-                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
-                update.0,
-                now
-            )
-            .execute(conn)
-            .await?
-        }
-        Report::Failed { error } => {
-            sqlx::query!(
-                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
-                     for no key update of p) \
-                 update update_history u set status = 'failed', open = false, reason = 'reported', error_message = $2, \
-                 completed_at = $3, last_activity_at = $3 \
-                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
-                update.0,
-                error.as_deref(),
-                now
-            )
-            .execute(conn)
-            .await?
-        }
-        Report::Declined => {
-            sqlx::query!(
-                "with p as materialized (select p.id from printers p join update_history h on h.printer = p.id where h.id = $1 \
-                     for no key update of p) \
-                 update update_history u set status = 'declined', open = false, completed_at = $2, last_activity_at = $2 \
-                 from p where p.id = u.printer and u.id = $1 and u.open and u.status in ('pending', 'downloading')",
-                update.0,
-                now
-            )
-            .execute(conn)
-            .await?
-        }
+) -> Result<HashSet<UpdateId>, sqlx::Error> {
+    let mut seen = HashSet::new();
+    let outcomes: Vec<_> = outcomes.iter().filter(|(update, _)| seen.insert(*update)).collect();
+    let ids: Vec<_> = outcomes.iter().map(|(update, _)| update.0).collect();
+    sqlx::query!(
+        "select p.id from printers p join update_history h on h.printer = p.id where h.id = any($1) order by p.id \
+         for no key update of p",
+        &ids
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!("select id from update_history where id = any($1) order by id for no key update", &ids)
+        .fetch_all(&mut *conn)
+        .await?;
+    let error = |outcome: &Outcome| match outcome {
+        Outcome::Failed { error } => error.clone(),
+        Outcome::Complete | Outcome::Declined => None,
     };
-    let changed = done.rows_affected() > 0;
-    match report {
-        Report::Failed { .. } if changed => {
-            metrics::ended(Status::Failed.as_str(), Reason::Reported.as_str())
+    let changed = sqlx::query_scalar!(
+        "update update_history u set status = o.status, open = (o.status = 'completed'), \
+             reason = case when o.status = 'failed' then 'reported' end, error_message = o.error, \
+             last_percent = case when o.status = 'completed' then 100 else u.last_percent end, \
+             completed_at = $4, last_activity_at = $4 \
+         from unnest($1::uuid[], $2::text[], $3::text[]) as o (id, status, error) \
+         where u.id = o.id and u.open and u.status in ('pending', 'downloading') returning u.id",
+        &ids,
+        &outcomes.iter().map(|(_, outcome)| outcome.status().as_str().to_owned()).collect::<Vec<_>>(),
+        &outcomes.iter().map(|(_, outcome)| error(outcome)).collect::<Vec<_>>() as &[Option<String>],
+        now,
+    );
+    let changed: HashSet<_> = changed.fetch_all(conn).await?.into_iter().map(UpdateId).collect();
+    for (_, outcome) in outcomes.iter().filter(|(update, _)| changed.contains(update)) {
+        match outcome {
+            // It has ended once the printer is back.
+            Outcome::Complete => {}
+            Outcome::Failed { .. } => metrics::ended(Status::Failed.as_str(), Reason::Reported.as_str()),
+            Outcome::Declined => metrics::ended(Status::Declined.as_str(), "declined"),
         }
-        Report::Declined if changed => metrics::ended(Status::Declined.as_str(), "declined"),
-        _ => {}
     }
     Ok(changed)
 }
 
-/// The printer let go of its socket after the offer: the normal course when a download starts.
-pub async fn socket_lost(conn: &mut PgConnection, update: UpdateId, now: Time) -> Result<(), sqlx::Error> {
+/// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is.
+pub async fn progress(
+    conn: &mut PgConnection,
+    progress: &[(UpdateId, Progress)],
+    now: Time,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = progress.iter().map(|(update, _)| update.0).collect();
     sqlx::query!(
-        "update update_history set socket_lost_at = $2, last_activity_at = $2 where id = $1 and open and socket_lost_at is null",
-        update.0,
+        "with held as materialized (select id from update_history where id = any($1) and open order by id for no key update) \
+         update update_history u set status = case when p.percent >= 0 then 'downloading' else u.status end, \
+             last_percent = p.percent, last_status_message = coalesce(p.status, u.last_status_message), last_activity_at = $4 \
+         from unnest($1::uuid[], $2::int[], $3::text[]) as p (id, percent, status), held \
+         where u.id = p.id and held.id = u.id and u.open and u.status in ('pending', 'downloading')",
+        &ids,
+        &progress.iter().map(|(_, progress)| progress.percent).collect::<Vec<_>>(),
+        &progress.iter().map(|(_, progress)| progress.status.clone()).collect::<Vec<_>>() as &[Option<String>],
+        now
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Printers let go of their sockets after the offer: the normal course when a download starts.
+pub async fn socket_lost(
+    conn: &mut PgConnection,
+    updates: &[UpdateId],
+    now: Time,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update update_history set socket_lost_at = $2, last_activity_at = $2 \
+         where id = any($1) and open and socket_lost_at is null",
+        &updates.iter().map(|update| update.0).collect::<Vec<_>>(),
         now
     )
     .execute(conn)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use paperminder_ota::ids::{Handle, PrinterRef};
-use paperminder_ota::printers::{self, Subscription};
+use paperminder_ota::printers::{self, Arrival, Subscription};
 use paperminder_ota::rollouts::{
     Decision, Offering, Plan, Rollout, Status, Target, Why, catalog, count, decide, find,
 };
@@ -92,11 +92,17 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
         };
         let now = Clock::system().now();
         all.push(
-            printers::subscribe(&mut conn, &said, None, ReplicaId::generate(), "127.0.0.1", now)
-                .await
-                .unwrap()
-                .unwrap()
-                .facts,
+            printers::subscribe(
+                &mut conn,
+                &[Arrival { said, connection: None, ip: [127, 0, 0, 1].into() }],
+                ReplicaId::generate(),
+                now,
+            )
+            .await
+            .unwrap()
+            .remove(0)
+            .unwrap()
+            .facts,
         );
     }
     for round in 0..40 {

@@ -10,12 +10,12 @@ use chrono::TimeDelta;
 use futures_util::{StreamExt as _, stream};
 use paperminder_ota::clock::{Clock, Time};
 use paperminder_ota::ids::{PrinterRef, ReplicaId, UpdateId};
-use paperminder_ota::printers::{self, Cohort, Downloads, Facts, Subscription};
+use paperminder_ota::printers::{self, Arrival, Cohort, Downloads, Facts, Subscription};
 use paperminder_ota::push::{Fence, Hub, Line, Out};
 use paperminder_ota::rollouts::plan::Template;
 use paperminder_ota::rollouts::{Depth, Engine, Known, Parts, Steward, look};
 use paperminder_ota::storage::{Delivery, Mode};
-use paperminder_ota::updates::{self, Remembered};
+use paperminder_ota::updates::{self, Back, Remembered};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -49,6 +49,10 @@ struct Fleet {
     /// Who comes back when.
     installing: Vec<(Time, usize)>,
     bricked: HashSet<usize>,
+}
+
+fn arrives(index: usize, version: &str) -> Arrival {
+    Arrival { said: says(index, version), connection: None, ip: [127, 0, 0, 1].into() }
 }
 
 fn says(index: usize, version: &str) -> Subscription {
@@ -149,17 +153,23 @@ impl Fleet {
         let chunks: Vec<_> = printers.chunks(100).map(<[_]>::to_vec).collect();
         let lines = stream::iter(chunks).map(async |chunk| {
             let mut tx = pool.begin().await.unwrap();
-            let mut lines = Vec::new();
-            for index in chunk {
-                let said = says(index, version);
-                let subscribed = printers::subscribe(&mut tx, &said, None, replica, "127.0.0.1", now).await;
-                let printer = subscribed.unwrap().unwrap();
-                let settled =
-                    updates::settle(&mut tx, printer.facts.printer, &said.version, false, now).await;
-                lines.push((index, printer, settled.unwrap().remembered));
-            }
+            let arrivals: Vec<_> = chunk.iter().map(|index| arrives(*index, version)).collect();
+            let printers = printers::subscribe(&mut tx, &arrivals, replica, now).await.unwrap();
+            let printers: Vec<_> = printers.into_iter().map(Option::unwrap).collect();
+            let back = printers.iter().zip(&arrivals).map(|(printer, arrival)| Back {
+                printer: printer.facts.printer,
+                runs: &arrival.said.version,
+                same_socket: false,
+            });
+            let settled = updates::settle(&mut tx, &back.collect::<Vec<_>>(), now).await.unwrap();
             tx.commit().await.unwrap();
-            lines
+            let remembered = settled.into_iter().map(|settled| settled.remembered);
+            chunk
+                .into_iter()
+                .zip(printers)
+                .zip(remembered)
+                .map(|((index, printer), it)| (index, printer, it))
+                .collect()
         });
         let lines: Vec<Vec<(usize, printers::Subscribed, Remembered)>> =
             lines.buffer_unordered(4).collect().await;
@@ -188,8 +198,8 @@ impl Fleet {
         let mut conn = self.pool.acquire().await.unwrap();
         for (line, update) in dead {
             self.hub.remove(&line);
-            printers::disconnected(&mut conn, line.printer, line.connection, now).await.unwrap();
-            updates::socket_lost(&mut conn, update, now).await.unwrap();
+            printers::disconnected(&mut conn, &[(line.printer, line.connection)], now).await.unwrap();
+            updates::socket_lost(&mut conn, &[update], now).await.unwrap();
         }
     }
 

@@ -133,7 +133,10 @@ impl Device {
     async fn say(&mut self, newest: bool, text: Value) {
         let Some(index) = self.nth(newest) else { return };
         let mut socket = self.sockets.remove(index);
-        match take(&mut socket.session, self, &text).await {
+        let next = take(&mut socket.session, self, &text).await;
+        // As the job does soon.
+        socket.app.intake.flush().await.unwrap();
+        match next {
             Next::Outdated => socket.end(false).await,
             Next::GoOn | Next::Say(_) | Next::Subscribed(..) => self.sockets.insert(index, socket),
             Next::Stop => panic!("the database refused what a printer said: {text}"),

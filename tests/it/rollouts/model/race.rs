@@ -13,7 +13,7 @@ use paperminder_ota::jobs;
 use paperminder_ota::push::{self, Hint};
 use paperminder_ota::rollouts::{self, Change, Force, Plan, Rollout, Status, Work};
 use paperminder_ota::state::AppState;
-use paperminder_ota::updates::{self, Report};
+use paperminder_ota::updates;
 use paperminder_ota::words::{Channel, Platform};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{RngSeed, TestRunner};
@@ -62,7 +62,9 @@ async fn everything_at_once_keeps_the_invariants(pool: PgPool) {
 async fn a_report_and_a_subscribe_at_the_same_moment_are_both_counted(pool: PgPool) {
     let config = config(&pool, "http://127.0.0.1:1", Ground::settings());
     let ground = Ground::new(config).await;
-    for report in [Report::Complete, Report::Failed { error: None }, Report::Declined] {
+    for outcome in
+        [updates::Outcome::Complete, updates::Outcome::Failed { error: None }, updates::Outcome::Declined]
+    {
         let clock = clock();
         ground.clear(&clock).await;
         let parts = app::assemble(&ground.config, ground.pool.clone(), ground.store.clone(), clock.clone());
@@ -81,7 +83,8 @@ async fn a_report_and_a_subscribe_at_the_same_moment_are_both_counted(pool: PgPo
         let update = Rows::read(&ground.pool).await.updates[0].id;
 
         let mut tx = ground.pool.begin().await.unwrap();
-        assert!(updates::report(&mut tx, UpdateId(update), &report, clock.now()).await.unwrap());
+        let changed = updates::report(&mut tx, &[(UpdateId(update), &outcome)], clock.now()).await.unwrap();
+        assert!(changed.contains(&UpdateId(update)));
         device.boot(Runs::Other("1.1.0"));
         let elsewhere = app.clone();
         let subscribing = tokio::spawn(async move { device.connect(&elsewhere).await });

@@ -1,0 +1,222 @@
+//! What printers say, taken in: each socket's task hands it over and waits, and it is written many at a time.
+//!
+//! Progress is the exception: it has a lane of its own, in which the last word of each attempt counts, and which is
+//! written now and then. Nobody waits for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::report::{self, Outcome, Progress};
+use super::settle::{Back, settle};
+use super::{Remembered, db, offer};
+use crate::clock::Clock;
+use crate::db::batch::{Batches, Write};
+use crate::ids::{PrinterRef, ReplicaId, RolloutId, UpdateId};
+use crate::printers::{self, Arrival, Subscribed};
+
+/// Attempts whose progress one statement writes.
+const PROGRESS: usize = 2000;
+
+/// The ways in. Clones share them.
+#[derive(Clone)]
+pub struct Intake {
+    arrivals: Batches<Arrivals>,
+    outcomes: Batches<Outcomes>,
+    ends: Batches<Ends>,
+    lane: Arc<Mutex<HashMap<UpdateId, Progress>>>,
+    pool: PgPool,
+    clock: Clock,
+}
+
+/// What a subscribe message changed.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The printer, as it is from now on.
+    pub printer: Subscribed,
+    /// What is known about its updates.
+    pub remembered: Remembered,
+    /// The rollout whose counters moved.
+    pub touched: Option<RolloutId>,
+}
+
+/// What an outcome changed.
+#[derive(Debug)]
+pub struct Noted {
+    /// Whether it did: not when the attempt was closed, or further on.
+    pub changed: bool,
+    /// What is known about the printer's updates from now on.
+    pub remembered: Remembered,
+}
+
+/// A socket that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Whose.
+    pub printer: PrinterRef,
+    /// Its number.
+    pub connection: i64,
+    /// The update that the printer took, if letting go of the socket means that it took one.
+    pub taken: Option<UpdateId>,
+    /// The update whose offer was not written any more.
+    pub waiting: Option<UpdateId>,
+}
+
+impl Intake {
+    /// Starts the workers, which end with `stop`.
+    pub fn start(pool: &PgPool, replica: ReplicaId, clock: &Clock, stop: &CancellationToken) -> Self {
+        let (pool, clock) = (pool.clone(), clock.clone());
+        Self {
+            arrivals: Batches::start(
+                Arrivals { pool: pool.clone(), clock: clock.clone(), replica },
+                stop.clone(),
+            ),
+            outcomes: Batches::start(Outcomes { pool: pool.clone(), clock: clock.clone() }, stop.clone()),
+            ends: Batches::start(Ends { pool: pool.clone(), clock: clock.clone() }, stop.clone()),
+            lane: Arc::default(),
+            pool,
+            clock,
+        }
+    }
+
+    /// The printer's row, and what its version proves about its open update. `Some(None)`: a newer socket of the printer
+    /// is somewhere. None: the process ends, or the database refused.
+    pub async fn arrival(&self, arrival: Arrival) -> Option<Option<Welcome>> {
+        self.arrivals.write(arrival).await
+    }
+
+    /// How an attempt went. None: the process ends, or the database refused.
+    pub async fn outcome(&self, printer: PrinterRef, update: UpdateId, outcome: Outcome) -> Option<Noted> {
+        self.outcomes.write((printer, update, outcome)).await
+    }
+
+    /// A socket ended.
+    pub async fn end(&self, end: End) {
+        self.ends.write(end).await;
+    }
+
+    /// How far a printer is. One word an attempt waits, so it takes no more room than there are sockets.
+    pub fn progress(&self, update: UpdateId, mut progress: Progress) {
+        let mut lane = self.lane();
+        let earlier = lane.remove(&update).and_then(|earlier| earlier.status);
+        progress.status = progress.status.or(earlier);
+        lane.insert(update, progress);
+    }
+
+    /// Writes the lane down. What the database does not take stays in it, unless there is newer.
+    pub async fn flush(&self) -> Result<(), sqlx::Error> {
+        let mut all: Vec<_> = std::mem::take(&mut *self.lane()).into_iter().collect();
+        while !all.is_empty() {
+            let rest = all.split_off(all.len().min(PROGRESS));
+            let written =
+                async { report::progress(&mut *self.pool.acquire().await?, &all, self.clock.now()).await };
+            if let Err(error) = written.await {
+                let mut lane = self.lane();
+                for (update, progress) in all.into_iter().chain(rest) {
+                    lane.entry(update).or_insert(progress);
+                }
+                return Err(error);
+            }
+            all = rest;
+        }
+        Ok(())
+    }
+
+    fn lane(&self) -> MutexGuard<'_, HashMap<UpdateId, Progress>> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Arrivals {
+    pool: PgPool,
+    clock: Clock,
+    replica: ReplicaId,
+}
+
+impl Write for Arrivals {
+    type Item = Arrival;
+    type Done = Option<Welcome>;
+    const NAME: &'static str = "subscribes";
+
+    async fn write(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Welcome>>, sqlx::Error> {
+        let now = self.clock.now();
+        let mut tx = self.pool.begin().await?;
+        let printers = printers::subscribe(&mut tx, arrivals, self.replica, now).await?;
+        let back: Vec<_> = arrivals
+            .iter()
+            .zip(&printers)
+            .filter_map(|(arrival, printer)| {
+                let printer = printer.as_ref()?.facts.printer;
+                Some(Back { printer, runs: &arrival.said.version, same_socket: arrival.connection.is_some() })
+            })
+            .collect();
+        let mut settled = settle(&mut tx, &back, now).await?.into_iter();
+        tx.commit().await?;
+        let mut welcome = |mut printer: Subscribed| {
+            let settled = settled.next().unwrap_or_default();
+            if let Some((installed, previous)) = settled.installed {
+                printer.facts.cohort.installed = Some(installed);
+                printer.facts.previous = Some(previous);
+            }
+            Welcome { printer, remembered: settled.remembered, touched: settled.touched }
+        };
+        Ok(printers.into_iter().map(|printer| printer.map(&mut welcome)).collect())
+    }
+}
+
+struct Outcomes {
+    pool: PgPool,
+    clock: Clock,
+}
+
+impl Write for Outcomes {
+    type Item = (PrinterRef, UpdateId, Outcome);
+    type Done = Noted;
+    const NAME: &'static str = "outcomes";
+
+    async fn write(&self, items: &[Self::Item]) -> Result<Vec<Noted>, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        let outcomes: Vec<_> = items.iter().map(|(_, update, outcome)| (*update, outcome)).collect();
+        let changed = report::report(&mut tx, &outcomes, self.clock.now()).await?;
+        let printers: Vec<_> = items.iter().map(|(printer, ..)| *printer).collect();
+        let fresh = db::remembered(&mut tx, &printers).await?;
+        tx.commit().await?;
+        let noted = |(printer, update, _): &Self::Item| Noted {
+            changed: changed.contains(update),
+            remembered: fresh.get(printer).cloned().unwrap_or_default(),
+        };
+        Ok(items.iter().map(noted).collect())
+    }
+}
+
+struct Ends {
+    pool: PgPool,
+    clock: Clock,
+}
+
+impl Write for Ends {
+    type Item = End;
+    type Done = ();
+    const NAME: &'static str = "ends";
+
+    /// In one transaction, because of a printer whose newer socket is here already nothing is known any more.
+    async fn write(&self, ends: &[End]) -> Result<Vec<()>, sqlx::Error> {
+        let now = self.clock.now();
+        let mut tx = self.pool.begin().await?;
+        let sockets: Vec<_> = ends.iter().map(|end| (end.printer, end.connection)).collect();
+        let newest = printers::disconnected(&mut tx, &sockets, now).await?;
+        let ended = || ends.iter().filter(|end| newest.contains(&end.printer));
+        let taken: Vec<_> = ended().filter_map(|end| end.taken).collect();
+        if !taken.is_empty() {
+            report::socket_lost(&mut tx, &taken, now).await?;
+        }
+        let waiting: Vec<_> = ended().filter_map(|end| end.waiting).collect();
+        if !waiting.is_empty() {
+            offer::withdraw(&mut tx, &waiting).await?;
+        }
+        tx.commit().await?;
+        Ok(vec![(); ends.len()])
+    }
+}
