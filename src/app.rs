@@ -166,10 +166,11 @@ pub fn assemble(
 ) -> Result<(AppState, mpsc::Receiver<PrinterRef>), Error> {
     let (shutdown, fence, hub, steward) =
         (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Steward::default()));
-    let mode = delivery_mode(&config.delivery)?;
+    let (mode, replica) = (delivery_mode(&config.delivery)?, ReplicaId::generate());
     let base_url: Arc<str> = config.base_url.as_str().into();
     let (engine, queue) = Engine::new(rollouts::Parts {
         pool: pool.clone(),
+        replica,
         hub: hub.clone(),
         fence: fence.clone(),
         delivery: Delivery::new(store.clone(), mode, clock.clone()),
@@ -188,7 +189,6 @@ pub fn assemble(
         patience: config.upload_timeout,
         shutdown: shutdown.clone(),
     };
-    let replica = ReplicaId::generate();
     let state = AppState {
         intake: Intake::start(&pool, replica, &clock, &shutdown.hard),
         pool,

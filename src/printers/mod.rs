@@ -17,7 +17,7 @@ mod view;
 
 pub use db::{by_name, connections, disconnected, facts, installed, subscribe};
 pub use owners::{Owner, owners};
-pub use presence::{farewell, heartbeat};
+pub use presence::{farewell, heartbeat, moment, noted, unaware};
 pub use types::{Arrival, Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 pub use view::Printer;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use crate::ids::ReplicaId;
@@ -35,6 +36,42 @@ pub async fn heartbeat(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// This moment, by the database's clock.
+pub async fn moment(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(conn).await
+}
+
+/// This replica has taken note of whatever was committed before that moment.
+pub async fn noted(
+    conn: &mut PgConnection,
+    replica: ReplicaId,
+    moment: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update replicas set noted_at = $2 where id = $1 and (noted_at is null or noted_at < $2)",
+        replica.0,
+        moment
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many other replicas live that have not taken note of what was committed before that moment.
+pub async fn unaware(
+    conn: &mut PgConnection,
+    replica: ReplicaId,
+    moment: DateTime<Utc>,
+) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from replicas
+           where id <> $1 and lease_until > now() and (noted_at is null or noted_at < $2)"#,
+        replica.0,
+        moment
+    );
+    count.fetch_one(conn).await
 }
 
 /// Ends this replica's lease: its printers are offline at once.

@@ -1,7 +1,8 @@
 //! The last check before an offer leaves.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use uuid::Uuid;
@@ -14,10 +15,26 @@ struct Gate {
 
 type Gates = HashMap<Uuid, Gate>;
 
+/// How long a fence is believed after the rollouts were read. A process that was frozen, or that cannot read them any
+/// more, sends nothing once this is over. It is less than a lease of `printers` leaves after the last scan, so that
+/// whoever waits for all living replicas may forget one whose lease has run out.
+pub const BELIEVED: Duration = Duration::from_secs(10);
+
 /// Which rollouts may send, and under which epoch. Every narrowing of a rollout (pause, cancel, lower percentage)
 /// raises its epoch, so news that arrives late or twice can never reopen what was closed.
-#[derive(Clone, Debug, Default)]
-pub struct Fence(Arc<RwLock<Gates>>);
+#[derive(Clone, Debug)]
+pub struct Fence {
+    gates: Arc<RwLock<Gates>>,
+    /// When what the gates say was read.
+    noted: Arc<Mutex<Instant>>,
+}
+
+impl Default for Fence {
+    /// All closed.
+    fn default() -> Self {
+        Self { gates: Arc::default(), noted: Arc::new(Mutex::new(Instant::now())) }
+    }
+}
 
 /// Permission to write one frame. Whoever closes the gate waits until all of these are dropped.
 #[derive(Debug)]
@@ -26,26 +43,37 @@ pub struct Pass(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockRe
 impl Fence {
     /// Permission to write a frame of this rollout, made under this epoch; none when it was narrowed since.
     pub async fn pass(&self, rollout: Uuid, epoch: i64) -> Option<Pass> {
-        let gates = self.0.clone().read_owned().await;
-        (gates.get(&rollout) == Some(&Gate { epoch, open: true })).then(|| Pass(gates))
+        let gates = self.gates.clone().read_owned().await;
+        let open = gates.get(&rollout) == Some(&Gate { epoch, open: true });
+        (open && self.read_at().elapsed() < BELIEVED).then(|| Pass(gates))
+    }
+
+    fn read_at(&self) -> Instant {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All gates are as the rows were at some moment after `began`.
+    pub fn noted(&self, began: Instant) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        *noted = began.max(*noted);
     }
 
     /// Takes note of a rollout's state. When this returns, no frame of an older epoch is being written any more.
     pub async fn set(&self, rollout: Uuid, epoch: i64, open: bool) {
-        apply(&mut *self.0.write().await, rollout, epoch, open);
+        apply(&mut *self.gates.write().await, rollout, epoch, open);
     }
 
     /// Takes note of many rollouts.
     pub async fn set_all(&self, states: impl IntoIterator<Item = (Uuid, i64, bool)>) {
         let states: Vec<_> = states.into_iter().collect();
         let unchanged = {
-            let gates = self.0.read().await;
+            let gates = self.gates.read().await;
             states.iter().all(|(id, epoch, open)| gates.get(id) == Some(&Gate { epoch: *epoch, open: *open }))
         };
         if unchanged {
             return;
         }
-        let mut gates = self.0.write().await;
+        let mut gates = self.gates.write().await;
         for (rollout, epoch, open) in states {
             apply(&mut gates, rollout, epoch, open);
         }
@@ -53,7 +81,7 @@ impl Fence {
 
     /// The rollouts that this fence believes to be open, whose rows must be looked at when the plan is read.
     pub async fn open(&self) -> Vec<Uuid> {
-        self.0.read().await.iter().filter(|(_, gate)| gate.open).map(|(id, _)| *id).collect()
+        self.gates.read().await.iter().filter(|(_, gate)| gate.open).map(|(id, _)| *id).collect()
     }
 }
 
@@ -90,6 +118,19 @@ mod tests {
             "a frame made before the pause stays void after the resume"
         );
         assert!(fence.pass(ROLLOUT, 2).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_fence_that_was_not_renewed_for_long_lets_nothing_through() {
+        let fence = Fence::default();
+        fence.set(ROLLOUT, 1, true).await;
+        let long_ago = Instant::now().checked_sub(BELIEVED).unwrap();
+        *fence.noted.lock().unwrap() = long_ago;
+        assert!(fence.pass(ROLLOUT, 1).await.is_none(), "as after the process was frozen");
+        fence.noted(Instant::now());
+        assert!(fence.pass(ROLLOUT, 1).await.is_some());
+        fence.noted(long_ago);
+        assert!(fence.pass(ROLLOUT, 1).await.is_some(), "older news change nothing");
     }
 
     #[tokio::test]

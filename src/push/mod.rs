@@ -10,7 +10,7 @@ mod hub;
 mod listen;
 mod notify;
 
-pub use fence::{Fence, Pass};
+pub use fence::{BELIEVED, Fence, Pass};
 pub use hub::{Frame, Hub, Line, Out};
 pub use listen::listen;
 pub use notify::{Hint, notify};

@@ -18,7 +18,7 @@ use super::known::Known;
 use super::send::Proposal;
 use super::{Decision, Offering, Plan, Rollout, Steward, db, decide, limits};
 use crate::clock::{Clock, Time};
-use crate::ids::{PrinterRef, RolloutId, UpdateId, UserId};
+use crate::ids::{PrinterRef, ReplicaId, RolloutId, UpdateId, UserId};
 use crate::printers::{self, Facts, Owner};
 use crate::push::{self, Fence, Hint, Hub, Line};
 use crate::storage::Delivery;
@@ -33,6 +33,8 @@ const READY: usize = 20_000;
 const SCAN: Duration = Duration::from_secs(5);
 /// How often what is remembered about open updates is read again, whatever was heard.
 const REFRESH: Duration = Duration::from_secs(30);
+/// How often replicas that have not taken note are looked for.
+const GLANCE: Duration = Duration::from_millis(20);
 /// Wait after a turn that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest turn. One that hangs, on a database that went silent, is given up and repeated.
@@ -43,6 +45,7 @@ pub(super) type PrinterLine = Arc<Line<Known>>;
 /// The engine of one replica.
 pub struct Engine {
     pub(super) pool: PgPool,
+    replica: ReplicaId,
     pub(super) hub: Arc<Hub<Known>>,
     fence: Fence,
     pub(super) delivery: Delivery,
@@ -59,6 +62,8 @@ pub struct Engine {
 pub struct Parts {
     /// PostgreSQL.
     pub pool: PgPool,
+    /// This process.
+    pub replica: ReplicaId,
     /// The sockets of this replica.
     pub hub: Arc<Hub<Known>>,
     /// The last check before an offer leaves.
@@ -86,6 +91,8 @@ pub struct Work {
     pub everything: bool,
     /// Rollouts may have changed, or somebody may be due: look at everyone.
     pub scan: bool,
+    /// Somebody waits until this replica has taken note.
+    pub acknowledge: bool,
 }
 
 /// What the gate of forced updates is called: they have no rollout.
@@ -131,10 +138,12 @@ impl Engine {
     /// An engine, and the queue that [`run`](Self::run) reads.
     pub fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<PrinterRef>) {
         let (ready, queue) = mpsc::channel(READY);
-        let Parts { pool, hub, fence, delivery, base_url, max_url_length, steward, clock, backoff } = parts;
+        let Parts { pool, replica, hub, fence, delivery, base_url, max_url_length, steward, clock, backoff } =
+            parts;
         let nudge = Notify::new();
         let engine = Self {
             pool,
+            replica,
             hub,
             fence,
             delivery,
@@ -173,6 +182,23 @@ impl Engine {
         self.fence.set(rollout.id.0, rollout.epoch, rollout.status.offers()).await;
         self.steward.moved(rollout.id);
         self.nudge.notify_one();
+    }
+
+    /// Waits until no living replica sends what was forbidden by a commit before this. One that hangs is forgotten when
+    /// its lease runs out, or when its own fence is not believed any more.
+    pub async fn everywhere(&self) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        let since = printers::moment(&mut *self.pool.acquire().await?).await?;
+        while printers::unaware(&mut *self.pool.acquire().await?, self.replica, since).await? > 0 {
+            if began.elapsed() > push::BELIEVED + GLANCE {
+                tracing::warn!(
+                    "a replica lives and does not take note of changes; it sends nothing meanwhile"
+                );
+                return Ok(());
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        Ok(())
     }
 
     /// Works until `stop`.
@@ -225,10 +251,11 @@ impl Engine {
     pub fn heed(&self, hint: Hint, work: &mut Work) {
         match hint {
             Hint::Printer(id) => drop(work.printers.insert(PrinterRef(id))),
-            Hint::Rollout(_) | Hint::Releases => work.scan = true,
+            Hint::Rollout(_) => (work.scan, work.acknowledge) = (true, true),
+            Hint::Releases => work.scan = true,
             Hint::Forgiven(id) => work.printers.extend(self.failed_by(RolloutId(id))),
             // Notifications may be lost, so nothing that is remembered can be trusted.
-            Hint::Everything => (work.scan, work.everything) = (true, true),
+            Hint::Everything => (work.scan, work.everything, work.acknowledge) = (true, true, true),
         }
     }
 
@@ -246,7 +273,7 @@ impl Engine {
             plan.owners = Arc::new(printers::owners(&mut *self.pool.acquire().await?).await?);
         }
         if work.scan {
-            (*plan, due) = self.look_ahead(plan.owners.clone(), now).await?;
+            (*plan, due) = self.look_ahead(plan.owners.clone(), work.acknowledge, now).await?;
             metrics::scanned(plan.offerings().len());
         }
         let mut left = Left::of(plan);
@@ -275,9 +302,13 @@ impl Engine {
     async fn look_ahead(
         &self,
         owners: Arc<HashMap<UserId, Owner>>,
+        acknowledge: bool,
         now: Time,
     ) -> Result<(Plan, Option<Time>), sqlx::Error> {
+        let began = Instant::now();
         let mut tx = self.pool.begin().await?;
+        // Before the snapshot, which therefore has all that was committed until then.
+        let moment = printers::moment(&mut tx).await?;
         for started in db::start_due(&mut tx, now).await? {
             push::notify(&mut tx, Hint::Rollout(started)).await?;
             self.steward.moved(RolloutId(started));
@@ -290,6 +321,10 @@ impl Engine {
         let rollouts = db::offering(&mut tx, &also).await?;
         let states = rollouts.iter().map(|(rollout, offers)| (rollout.id.0, rollout.epoch, *offers));
         self.fence.set_all(states).await;
+        self.fence.noted(began);
+        if acknowledge {
+            printers::noted(&mut *self.pool.acquire().await?, self.replica, moment).await?;
+        }
         let rollouts: Vec<_> =
             rollouts.into_iter().filter_map(|(rollout, offers)| offers.then_some(rollout)).collect();
         let mut slots = limits::outlook(&mut tx, &rollouts, now).await?;

@@ -20,13 +20,16 @@ use crate::printers::{self, Arrival, Subscribed};
 /// Attempts whose progress one statement writes.
 const PROGRESS: usize = 2000;
 
+/// The last word of each attempt that is not written yet.
+type Lane = Arc<Mutex<HashMap<UpdateId, Progress>>>;
+
 /// The ways in. Clones share them.
 #[derive(Clone)]
 pub struct Intake {
     arrivals: Batches<Arrivals>,
     outcomes: Batches<Outcomes>,
     ends: Batches<Ends>,
-    lane: Arc<Mutex<HashMap<UpdateId, Progress>>>,
+    lane: Lane,
     pool: PgPool,
     clock: Clock,
 }
@@ -67,15 +70,18 @@ pub struct End {
 impl Intake {
     /// Starts the workers, which end with `stop`.
     pub fn start(pool: &PgPool, replica: ReplicaId, clock: &Clock, stop: &CancellationToken) -> Self {
-        let (pool, clock) = (pool.clone(), clock.clone());
+        let (pool, clock, lane) = (pool.clone(), clock.clone(), Lane::default());
         Self {
             arrivals: Batches::start(
                 Arrivals { pool: pool.clone(), clock: clock.clone(), replica },
                 stop.clone(),
             ),
-            outcomes: Batches::start(Outcomes { pool: pool.clone(), clock: clock.clone() }, stop.clone()),
+            outcomes: Batches::start(
+                Outcomes { pool: pool.clone(), clock: clock.clone(), lane: lane.clone() },
+                stop.clone(),
+            ),
             ends: Batches::start(Ends { pool: pool.clone(), clock: clock.clone() }, stop.clone()),
-            lane: Arc::default(),
+            lane,
             pool,
             clock,
         }
@@ -99,7 +105,7 @@ impl Intake {
 
     /// How far a printer is. One word an attempt waits, so it takes no more room than there are sockets.
     pub fn progress(&self, update: UpdateId, mut progress: Progress) {
-        let mut lane = self.lane();
+        let mut lane = held(&self.lane);
         let earlier = lane.remove(&update).and_then(|earlier| earlier.status);
         progress.status = progress.status.or(earlier);
         lane.insert(update, progress);
@@ -107,13 +113,13 @@ impl Intake {
 
     /// Writes the lane down. What the database does not take stays in it, unless there is newer.
     pub async fn flush(&self) -> Result<(), sqlx::Error> {
-        let mut all: Vec<_> = std::mem::take(&mut *self.lane()).into_iter().collect();
+        let mut all: Vec<_> = std::mem::take(&mut *held(&self.lane)).into_iter().collect();
         while !all.is_empty() {
             let rest = all.split_off(all.len().min(PROGRESS));
             let written =
                 async { report::progress(&mut *self.pool.acquire().await?, &all, self.clock.now()).await };
             if let Err(error) = written.await {
-                let mut lane = self.lane();
+                let mut lane = held(&self.lane);
                 for (update, progress) in all.into_iter().chain(rest) {
                     lane.entry(update).or_insert(progress);
                 }
@@ -123,10 +129,10 @@ impl Intake {
         }
         Ok(())
     }
+}
 
-    fn lane(&self) -> MutexGuard<'_, HashMap<UpdateId, Progress>> {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn held(lane: &Lane) -> MutexGuard<'_, HashMap<UpdateId, Progress>> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Arrivals {
@@ -169,6 +175,7 @@ impl Write for Arrivals {
 struct Outcomes {
     pool: PgPool,
     clock: Clock,
+    lane: Lane,
 }
 
 impl Write for Outcomes {
@@ -177,9 +184,21 @@ impl Write for Outcomes {
     const NAME: &'static str = "outcomes";
 
     async fn write(&self, items: &[Self::Item]) -> Result<Vec<Noted>, sqlx::Error> {
+        let now = self.clock.now();
         let mut tx = self.pool.begin().await?;
+        // What a printer said before tells how far it came.
+        let before: Vec<_> = {
+            let lane = held(&self.lane);
+            let word = |(_, update, _): &Self::Item| Some((*update, lane.get(update)?.clone()));
+            items.iter().filter_map(word).collect()
+        };
+        if !before.is_empty() {
+            let ids: Vec<_> = before.iter().map(|(update, _)| update.0).collect();
+            report::hold(&mut tx, &ids).await?;
+            report::progress(&mut tx, &before, now).await?;
+        }
         let outcomes: Vec<_> = items.iter().map(|(_, update, outcome)| (*update, outcome)).collect();
-        let changed = report::report(&mut tx, &outcomes, self.clock.now()).await?;
+        let changed = report::report(&mut tx, &outcomes, now).await?;
         let printers: Vec<_> = items.iter().map(|(printer, ..)| *printer).collect();
         let fresh = db::remembered(&mut tx, &printers).await?;
         tx.commit().await?;

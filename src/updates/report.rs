@@ -63,13 +63,7 @@ pub async fn report(
     let mut seen = HashSet::new();
     let outcomes: Vec<_> = outcomes.iter().filter(|(update, _)| seen.insert(*update)).collect();
     let ids: Vec<_> = outcomes.iter().map(|(update, _)| update.0).collect();
-    sqlx::query!(
-        "select p.id from printers p join update_history h on h.printer = p.id where h.id = any($1) order by p.id \
-         for no key update of p",
-        &ids
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    hold(conn, &ids).await?;
     sqlx::query!("select id from update_history where id = any($1) order by id for no key update", &ids)
         .fetch_all(&mut *conn)
         .await?;
@@ -99,6 +93,18 @@ pub async fn report(
         }
     }
     Ok(changed)
+}
+
+/// Holds the printers of these attempts, in the order in which everybody holds printers.
+pub(super) async fn hold(conn: &mut PgConnection, updates: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select p.id from printers p join update_history h on h.printer = p.id where h.id = any($1) order by p.id \
+         for no key update of p",
+        updates
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
 }
 
 /// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is.

@@ -15,6 +15,7 @@ mod line;
 mod markdown;
 mod owners;
 mod readme;
+mod replicas;
 mod reports;
 mod rollouts;
 mod seed;

@@ -75,6 +75,7 @@ impl Fleet {
         let hub = Arc::new(Hub::default());
         let (engine, _) = Engine::new(Parts {
             pool: state.pool.clone(),
+            replica: state.replica,
             hub: hub.clone(),
             fence: Fence::default(),
             delivery: Delivery::new(state.uploads.store.clone(), Mode::Presigned, clock.clone()),

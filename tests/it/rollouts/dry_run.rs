@@ -31,9 +31,7 @@ async fn a_dry_run_says_what_the_real_one_does_and_leaves_nothing(pool: PgPool) 
     assert_eq!((&told["total_targets"], &told["excluded"]), (&real["total_targets"], &real["excluded"]));
     assert_eq!(told["total_targets"], 7);
     assert_eq!(told["excluded"], json!({"no_release_for_platform": 1}));
-    let runs =
-        server.get("/api/printers?limit=1").await.expect(200)["printers"][0]["firmware_version"].clone();
-    assert_eq!(told["by_version"], json!({(runs.as_str().unwrap()): 6, "1.3.0": 1}));
+    assert_eq!(told["by_version"], json!({"1.0.0": 6, "1.3.0": 1}));
     let stones = told["stepping_stones"].as_i64().unwrap();
     assert_eq!(
         told["examples"]["1.5.0"].as_array().map_or(0, |all| all.len() as i64),

@@ -1,0 +1,96 @@
+//! Several replicas on one database: what one of them promised, all of them keep.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use paperminder_ota::simulate::{Printer, offer_of};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{SOON, Server};
+
+const PRINTERS: u64 = 12;
+const ROUNDS: u64 = 40;
+/// Within it, anything that was on its way arrives.
+const SETTLED: Duration = Duration::from_millis(150);
+
+async fn roll_out(server: &Server) -> String {
+    let wanted = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"});
+    format!("/api/rollouts/{}", server.rollout(wanted).await["number"])
+}
+
+/// What the server had written before it read this: it answers in the order in which it reads.
+async fn offered_before_now(printer: &mut Printer) -> bool {
+    let mut offered = false;
+    printer.send_raw("this is no JSON").await.unwrap();
+    loop {
+        let message = printer.next_message(SOON).await.unwrap();
+        match offer_of(&message) {
+            Some(_) => offered = true,
+            None if message["code"] == "malformed_json" => return offered,
+            None => {}
+        }
+    }
+}
+
+#[sqlx::test]
+async fn nothing_leaves_any_replica_after_a_cancel_or_a_pause_was_answered(pool: PgPool) {
+    let (here, there) = (Server::start(pool.clone()).await, Server::start(pool.clone()).await);
+    here.release("1.5.0", "stable").await;
+    let mut printers =
+        join_all((0..PRINTERS).map(|index| Printer::online(there.printer(index)))).await.into_iter();
+    let mut printers: Vec<_> = printers.by_ref().map(Result::unwrap).collect();
+    let (mut before, mut slowest) = (0, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let path = roll_out(&here).await;
+        // From before the first offer to after the last.
+        tokio::time::sleep(Duration::from_micros(1300 * round)).await;
+        let began = Instant::now();
+        let status = if round % 2 == 0 { "cancelled" } else { "paused" };
+        here.patch(&path, &json!({"status": status})).await.expect(200);
+        slowest = slowest.max(began.elapsed());
+        let offered = join_all(printers.iter_mut().map(offered_before_now)).await;
+        before += offered.iter().filter(|offered| **offered).count();
+        let late = join_all(printers.iter_mut().map(|printer| printer.next_offer(SETTLED))).await;
+        assert!(late.iter().all(Result::is_err), "round {round}: an offer came after the answer");
+        here.patch(&path, &json!({"status": "cancelled"})).await;
+        let decline = json!({"kind": "firmware_declined"});
+        join_all(printers.iter_mut().map(|printer| printer.send_json(&decline))).await;
+        here.wait("/api/updates?open=true", |list| list["updates"] == json!([])).await;
+    }
+    let all = (PRINTERS * ROUNDS) as usize;
+    println!("{before} of {all} offers were out before the answer; the slowest took {slowest:?}");
+    assert!(before > 0 && before < all, "{before} of {all} offers: the moments are not random");
+    let offers: i64 =
+        sqlx::query_scalar("select count(*) from update_history").fetch_one(&pool).await.unwrap();
+    assert_eq!(offers, before as i64, "a claim that was never sent is taken back");
+    drop(printers);
+    here.stop().await;
+    there.stop().await;
+}
+
+#[sqlx::test]
+async fn a_replica_that_hangs_delays_an_answer_until_its_lease_is_over(pool: PgPool) {
+    let server = Server::start(pool.clone()).await;
+    server.release("1.5.0", "stable").await;
+    let path = roll_out(&server).await;
+    let pause = async |status: &str| {
+        let began = Instant::now();
+        let rollout: Value = server.patch(&path, &json!({"status": status})).await.expect(200);
+        assert_eq!(rollout["status"], status);
+        began.elapsed()
+    };
+    assert!(pause("paused").await < Duration::from_secs(1));
+    // It lives, says the database, and takes note of nothing.
+    sqlx::query(
+        "insert into replicas (id, name, lease_until) values ($1, 'frozen', now() + interval '2 seconds')",
+    )
+    .bind(uuid::Uuid::now_v7())
+    .execute(&pool)
+    .await
+    .unwrap();
+    let took = pause("active").await;
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!(pause("paused").await < Duration::from_secs(1));
+    server.stop().await;
+}
