@@ -186,9 +186,13 @@ impl Engine {
 
     /// Waits until no living replica sends what was forbidden by a commit before this. One that hangs is forgotten when
     /// its lease runs out, or when its own fence is not believed any more.
-    pub async fn everywhere(&self) -> Result<(), sqlx::Error> {
+    pub async fn everywhere(&self, rollout: &Rollout) -> Result<(), sqlx::Error> {
         let began = Instant::now();
         let since = printers::moment(&mut *self.pool.acquire().await?).await?;
+        if printers::unaware(&mut *self.pool.acquire().await?, self.replica, since).await? > 0 {
+            // What was asked for may have been so already, and told to nobody.
+            push::notify(&mut *self.pool.acquire().await?, Hint::Rollout(rollout.id.0)).await?;
+        }
         while printers::unaware(&mut *self.pool.acquire().await?, self.replica, since).await? > 0 {
             if began.elapsed() > push::BELIEVED + GLANCE {
                 tracing::warn!(

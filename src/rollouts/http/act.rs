@@ -42,7 +42,7 @@ async fn post_advance(
     params.finish()?;
     let rollout = advance(&app.pool, handle, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
-    app.engine.everywhere().await?;
+    app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, step = rollout.step + 1, "an operator took the next step");
     Ok(Json(view(&app, rollout).await?))
 }
@@ -90,7 +90,7 @@ async fn decide(
     }
     let rollout = approve(&app.pool, handle, agreed, body.comment, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
-    app.engine.everywhere().await?;
+    app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, agreed, "a second person decided about a rollout");
     Ok(Json(view(&app, rollout).await?))
 }
@@ -133,7 +133,7 @@ async fn post_rollback(
     errors.finish()?;
     let (rollout, back) = undo(&app.pool, handle, to, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
-    app.engine.everywhere().await?;
+    app.engine.everywhere(&rollout).await?;
     tracing::warn!(rollout = rollout.number, "an operator rolled a rollout back");
     let mut rollbacks = Vec::new();
     for rollback in back {

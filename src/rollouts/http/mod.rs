@@ -138,7 +138,7 @@ async fn patch(
     let wanted = Change { if_revision: cache::if_match(&headers)?, ..Change::try_from(body)? };
     let rollout = change(&app.pool, handle, wanted, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
-    app.engine.everywhere().await?;
+    app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, status = %rollout.status, percentage = rollout.percentage, "rollout changed");
     Ok(Json(view(&app, rollout).await?).into_response())
 }
@@ -157,7 +157,7 @@ async fn delete_rollout(
     params.finish()?;
     let rollout = delete(&app.pool, handle, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
-    app.engine.everywhere().await?;
+    app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, "rollout deleted");
     Ok(StatusCode::NO_CONTENT)
 }
