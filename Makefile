@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # One profile and one set of features everywhere, so that nothing is compiled twice.
 CARGO ?= cargo
 
-.PHONY: help demo dev test ci fmt lint prepare bench-transfer setup check-generated check-production
+.PHONY: help demo dev test ci fmt lint prepare bench bench-transfer setup check-generated check-production
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.jso
 	@mv openapi.json.new openapi.json
 
 # Built as production images are; feature `bench` keeps it out of everybody else's builds.
+bench: ## measure what a replica holds and how quick it is, beside a bare WebSocket server
+	@scripts/setup test
+	@scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench load
+
 bench-transfer: ## measure uploads and downloads through the server beside those straight to S3
 	@scripts/setup test
 	@scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench transfer
