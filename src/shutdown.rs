@@ -27,6 +27,8 @@ pub struct Shutdown {
     pub hard: CancellationToken,
     /// Tasks that must end before the process does.
     pub tasks: TaskTracker,
+    /// Connections, which end with their answers when it closes.
+    pub connections: TaskTracker,
     queue: Arc<Queue>,
 }
 
@@ -82,15 +84,27 @@ impl Shutdown {
         let (began, _) = *self.queue.began.get_or_init(|| (Instant::now(), drain));
         self.soft.cancel();
         self.tasks.close();
+        self.connections.close();
         sleep(GRACE.min(drain.over)).await;
         self.closing.cancel();
         let last = drain.turn(self.queue.turns.load(Ordering::Relaxed).max(sockets));
-        if timeout_at(began + last + PATIENCE, self.tasks.wait()).await.is_ok() {
+        if timeout_at(began + last + PATIENCE, self.settled()).await.is_ok() {
             return true;
         }
         self.hard.cancel();
-        let _ = timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        let _ = timeout(Duration::from_secs(5), self.settled()).await;
         false
+    }
+
+    /// Nothing is under way any more: what connections leave to be done is done as well.
+    async fn settled(&self) {
+        loop {
+            self.tasks.wait().await;
+            self.connections.wait().await;
+            if self.tasks.is_empty() {
+                return;
+            }
+        }
     }
 }
 

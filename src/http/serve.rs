@@ -71,7 +71,7 @@ pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
                     http.keep_alive(!shutdown.closing.is_cancelled());
                     let connection = Connection::new(stream, room, on.name);
                     let served = converse(http.clone(), connection, peer, service.clone(), shutdown.clone());
-                    shutdown.tasks.spawn(served);
+                    shutdown.connections.spawn(served);
                 }
                 Err(_) => {
                     metrics::refused("connections");

@@ -126,6 +126,7 @@ async fn a_rush_of_sockets_is_refused_without_the_database_and_let_in_later(pool
             if reply.status != 101 {
                 break reply;
             }
+            assert!(started.elapsed() < SOON, "nobody is refused");
             assert_eq!(reply.header("connection"), Some("Upgrade"));
             assert_eq!(reply.header("sec-websocket-protocol"), Some("arduino"));
         };
