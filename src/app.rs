@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
@@ -26,7 +26,7 @@ use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
 use crate::ids::{PrinterRef, ReplicaId};
 use crate::links::{self, Limits};
-use crate::push::{self, Fence, Hub};
+use crate::push::{self, Door, Fence, Hub};
 use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::AppState;
@@ -38,6 +38,8 @@ use crate::{
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
+/// Connections of probes and scrapers, who are few.
+const INTERNAL_CONNECTIONS: u32 = 1000;
 /// Longest wait for the database at the start.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Longest wait of `/readyz` for the database and the bucket.
@@ -150,9 +152,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         let (pool, stop) = (pool, shutdown.hard.clone());
         async move { steward.run(pool, clock, stop).await }
     });
-    let stop = &shutdown.hard;
-    tokio::spawn(http::serve(listener, public(&state, config), stop.clone()));
-    tokio::spawn(http::serve(internal, internal_routes(state.clone(), handle), stop.clone()));
+    let on = http::Listening { name: "public", listener, most: config.connections.open };
+    tokio::spawn(http::serve(on, public(&state, config), shutdown.clone()));
+    let on = http::Listening { name: "internal", listener: internal, most: INTERNAL_CONNECTIONS };
+    tokio::spawn(http::serve(on, internal_routes(state.clone(), handle), shutdown));
     Ok(App { state, address, internal_address })
 }
 
@@ -167,6 +170,7 @@ pub fn assemble(
     let (shutdown, fence, hub, steward) =
         (Shutdown::default(), Fence::default(), Arc::new(Hub::default()), Arc::new(Steward::default()));
     let (mode, replica) = (delivery_mode(&config.delivery)?, ReplicaId::generate());
+    let connections = &config.connections;
     let base_url: Arc<str> = config.base_url.as_str().into();
     let (engine, queue) = Engine::new(rollouts::Parts {
         pool: pool.clone(),
@@ -205,7 +209,7 @@ pub fn assemble(
         steward,
         exports: http::export::Exports::new(config.reporting.exports, shutdown.hard.clone()),
         feed: Feed::new(config.reporting.event_streams),
-        sockets: Arc::new(Semaphore::new(config.max_connections as usize)),
+        door: Arc::new(Door::new(connections.sockets, connections.per_second, connections.per_address)),
         attempts: config.attempts,
         drain: config.drain,
         shutdown,
@@ -228,9 +232,10 @@ fn delivery_mode(config: &config::Delivery) -> Result<Mode, Error> {
 }
 
 impl App {
-    /// Lets go of the sockets over the drain, finishes uploads, and ends. True when everything ended by itself.
+    /// Lets go of the sockets over the drain, finishes uploads and downloads, and ends. True when everything ended by
+    /// itself.
     pub async fn stop(self) -> bool {
-        let clean = self.state.shutdown.run(self.state.drain + Duration::from_secs(10)).await;
+        let clean = self.state.shutdown.run(self.state.door.inside(), self.state.drain).await;
         self.state.shutdown.hard.cancel();
         let farewell =
             async { printers::farewell(&mut *self.state.pool.acquire().await?, self.state.replica).await };

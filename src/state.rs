@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::Attempts;
@@ -13,7 +12,7 @@ use crate::firmware::Uploads;
 use crate::http::export::Exports;
 use crate::ids::ReplicaId;
 use crate::links::Limits;
-use crate::push::{Fence, Hub};
+use crate::push::{Door, Fence, Hub};
 use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
 use crate::storage::Images;
@@ -52,8 +51,8 @@ pub struct AppState {
     pub exports: Exports,
     /// Events for those who watch.
     pub feed: Feed,
-    /// Room for sockets.
-    pub sockets: Arc<Semaphore>,
+    /// Lets sockets in.
+    pub door: Arc<Door>,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Time over which sockets are let go.

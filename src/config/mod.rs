@@ -17,7 +17,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 use url::Url;
 
-use self::parts::{PER_ADDRESS, read_auth, read_delivery, read_storage};
+pub use self::parts::Connections;
+use self::parts::{PER_ADDRESS, read_auth, read_connections, read_delivery, read_storage};
 use self::reader::Reader;
 pub use self::settings::{SETTINGS, Setting};
 
@@ -167,8 +168,8 @@ pub struct Config {
     pub attempts: Attempts,
     /// Bounds on events and exports.
     pub reporting: Reporting,
-    /// Printers' sockets at once.
-    pub max_connections: u32,
+    /// Bounds on connections.
+    pub connections: Connections,
     /// Time over which sockets are let go.
     pub drain: Duration,
     /// How logs look.
@@ -274,7 +275,7 @@ impl Config {
                 ),
                 exports: read.number("MAX_CONCURRENT_EXPORTS", 2, 1, 100),
             },
-            max_connections: read.number("MAX_CONNECTIONS", 16_000, 1, 1_000_000),
+            connections: read_connections(&mut read),
             drain: read.seconds("DRAIN_SECONDS", 30, 0, 3600),
             log_format: read.parsed("LOG_FORMAT", LogFormat::Text, |text| match text {
                 "text" => Ok(LogFormat::Text),

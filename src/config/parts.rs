@@ -13,6 +13,41 @@ use super::{Auth, Delivery, Encryption, Storage};
 /// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
 pub(super) const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
 
+/// Sockets that may come a second: as many printers can be written down.
+const CONNECTS: NonZeroU32 = NonZeroU32::new(2000).unwrap();
+/// Sockets that one address may open a minute: it may be a proxy's.
+const CONNECTS_PER_ADDRESS: NonZeroU32 = NonZeroU32::new(60_000).unwrap();
+/// Connections beside the printers' sockets: of REST, downloads, and those that are about to be refused.
+const BESIDE_SOCKETS: u32 = 4000;
+
+/// Bounds on connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// Of every kind at once.
+    pub open: u32,
+    /// Printers' sockets at once.
+    pub sockets: u32,
+    /// New sockets a second.
+    pub per_second: NonZeroU32,
+    /// New sockets a minute and address.
+    pub per_address: NonZeroU32,
+}
+
+pub(super) fn read_connections(read: &mut Reader<'_>) -> Connections {
+    let sockets = read.number("MAX_CONNECTIONS", 16_000, 1, 1_000_000);
+    Connections {
+        open: read.number("MAX_OPEN_CONNECTIONS", sockets + BESIDE_SOCKETS, 1, 2_000_000),
+        sockets,
+        per_second: read.number("CONNECTS_PER_SECOND", CONNECTS, NonZeroU32::MIN, NonZeroU32::MAX),
+        per_address: read.number(
+            "CONNECTS_PER_ADDRESS",
+            CONNECTS_PER_ADDRESS,
+            NonZeroU32::MIN,
+            NonZeroU32::MAX,
+        ),
+    }
+}
+
 pub(super) fn read_storage(read: &mut Reader<'_>) -> Storage {
     let endpoint = read.url("AWS_ENDPOINT_URL_S3").or_else(|| read.url("AWS_ENDPOINT_URL"));
     let public_endpoint = read.url("S3_PUBLIC_ENDPOINT");

@@ -126,7 +126,26 @@ pub const SETTINGS: &[Setting] = &[
         "exports that one replica streams at once, each with a database connection; further ones get 503",
     ),
     setting("MAX_CONNECTIONS", "16000", "printers' sockets that one replica holds; further ones get 503"),
-    setting("DRAIN_SECONDS", "30", "time over which sockets are let go on SIGTERM"),
+    setting(
+        "MAX_OPEN_CONNECTIONS",
+        "MAX_CONNECTIONS and 4000 more",
+        "connections of every kind that one replica holds; further ones get 503",
+    ),
+    setting(
+        "CONNECTS_PER_SECOND",
+        "2000",
+        "sockets that one replica takes a second; further ones get 503 without a query",
+    ),
+    setting(
+        "CONNECTS_PER_ADDRESS",
+        "60000",
+        "sockets that one address, which may be a proxy's, may open a minute",
+    ),
+    setting(
+        "DRAIN_SECONDS",
+        "30",
+        "time over which sockets are let go on SIGTERM, longer when they are more than 250 a second",
+    ),
     setting("LOG_FORMAT", "text", "`text` for people, `json` for machines"),
     setting("RUST_LOG", "info", "log levels, as in `info,sqlx=warn`"),
 ];

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
 
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use crate::telemetry;
 
 /// Name of whoever made the request; the `auth` layer puts it into the response's extensions.
@@ -35,6 +35,9 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     let problem = response.extensions_mut().remove::<Problem>();
+    // Refused sockets come in storms, and are counted by reason; a line each would be the worst of the storm.
+    let storm = [&problem::TOO_MANY_CONNECTIONS, &problem::TOO_MANY_CONNECTS, &problem::SHUTTING_DOWN];
+    let storm = problem.as_ref().is_some_and(|problem| storm.iter().any(|kind| problem.is(kind)));
     let (problem_type, cause) = problem.as_ref().map_or((None, None), |problem| {
         (Some(problem.kind.clone()), problem.internal.clone().or_else(|| Some(problem.detail.clone())))
     });
@@ -47,7 +50,9 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let rows = response.extensions().get::<Rows>().map(|rows| rows.0);
     let milliseconds = elapsed.as_secs_f64() * 1e3;
     let _entered = span.enter();
-    if status >= 500 {
+    if storm {
+        tracing::debug!(%method, route, status, ms = milliseconds, trace_id, problem_type, "request");
+    } else if status >= 500 {
         tracing::error!(%method, route, status, ms = milliseconds, actor, rows, trace_id, problem_type, cause, "request");
     } else {
         tracing::info!(%method, route, status, ms = milliseconds, actor, rows, trace_id, problem_type, cause, "request");

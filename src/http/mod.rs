@@ -1,6 +1,7 @@
 //! The toolkit of the REST edge: problems, extractors, pages, entity tags, the request log. It knows no room.
 
 pub mod cache;
+mod connection;
 pub mod export;
 pub mod extract;
 pub mod limit;
@@ -9,9 +10,10 @@ pub mod page;
 pub mod problem;
 mod serve;
 
+pub use connection::Connection;
 pub use extract::{Body, Params, Segment};
 pub use problem::{FieldError, Kind, Problem};
-pub use serve::serve;
+pub use serve::{Listening, serve};
 
 /// A JSON answer. (axum's own type is an extractor too, whose refusals are no problems.)
 pub struct Json<T>(pub T);

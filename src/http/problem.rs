@@ -126,8 +126,12 @@ kinds! {
         "Try again after the seconds in `Retry-After`, or raise the limit.";
     /// Too many sockets.
     TOO_MANY_CONNECTIONS = 503 "too-many-connections" "This replica is full",
-        "The replica holds as many sockets as MAX_CONNECTIONS allows.",
-        "The printer comes back by itself; add replicas or raise MAX_CONNECTIONS.";
+        "The replica holds as many sockets as MAX_CONNECTIONS allows, or as many connections as MAX_OPEN_CONNECTIONS.",
+        "The printer comes back by itself; add replicas or raise the limit.";
+    /// Too many sockets a second.
+    TOO_MANY_CONNECTS = 503 "too-many-connects" "Too many printers connect at once",
+        "More sockets came than CONNECTS_PER_SECOND allows, or more from one address than CONNECTS_PER_ADDRESS allows in a minute.",
+        "The printer comes back by itself; add replicas or raise the limit.";
     /// Shutting down.
     SHUTTING_DOWN = 503 "shutting-down" "This replica is shutting down",
         "The process was asked to end and takes no new work.",
@@ -196,6 +200,11 @@ impl Problem {
             retry_after: None,
             internal: None,
         }
+    }
+
+    /// Whether it is of this kind.
+    pub fn is(&self, kind: &Kind) -> bool {
+        self.kind.ends_with(kind.slug)
     }
 
     /// Bad input; the detail is made of the errors.

@@ -1,33 +1,42 @@
 //! The socket's task: frames, pings, time-outs, letting go.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use futures_util::{SinkExt as _, StreamExt as _};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 
 use super::session::{Next, Session};
 use super::wire::{self, StatusMessage};
-use crate::http::Segment;
 use crate::http::problem::{self, Problem};
+use crate::http::{Connection, Segment};
 use crate::ids::UserId;
-use crate::push::Out;
+use crate::push::{Out, Outside};
 use crate::state::AppState;
 use crate::telemetry::metrics;
 
 /// Largest message from a printer, in bytes; beyond it the socket is closed with 1009.
 const MAX_MESSAGE: usize = 4 << 10;
-/// axum's default of 128 KiB a socket is the largest part of what an idle printer costs.
+/// The library's default of 128 KiB a socket is the largest part of what an idle printer costs.
 const READ_BUFFER: usize = 1 << 10;
 /// Most that may wait to be written.
 const WRITE_BUFFER: usize = 16 << 10;
+/// The sub-protocol that the printers' library asks for unless told otherwise.
+const PROTOCOL: &str = "arduino";
 /// Time until the subscribe message must have come.
 const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
 /// Proxies cut quiet sockets after 60 seconds, and the printers have no heartbeat of their own.
@@ -37,43 +46,71 @@ const SILENT_PINGS: u32 = 2;
 /// Longest time for writing one frame.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 
+type Socket = WebSocketStream<Connection>;
+
 /// The printers' route.
 pub fn routes() -> Router<AppState> {
     Router::new().route("/ws/{user_id}", axum::routing::any(upgrade))
 }
 
+/// The handshake. axum's own says `Connection: upgrade`, which some of the printers' WebSocket clients do not take for
+/// the word that they compare to the letter, and keeps the connection to itself.
 async fn upgrade(
     State(app): State<AppState>,
     Segment(user): Segment<UserId>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|error| {
-        Problem::field("Upgrade", format!("is not that of a WebSocket: {}", error.body_text()))
-    })?;
-    let later = |kind: &'static problem::Kind, reason| {
-        metrics::refused(reason);
-        Problem { retry_after: Some(5), ..Problem::new(kind, kind.remedy) }
-    };
-    if app.shutdown.soft.is_cancelled() {
-        return Err(later(&problem::SHUTTING_DOWN, "shutting_down"));
+    let mut response = create_response_with_body(&request, Body::empty)
+        .map_err(|error| Problem::field("Upgrade", format!("is not that of a WebSocket: {error}")))?;
+    if speaks_arduino(request.headers()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
-    let Ok(room) = app.sockets.clone().try_acquire_owned() else {
-        return Err(later(&problem::TOO_MANY_CONNECTIONS, "full"));
-    };
-    let upgrade = upgrade
-        .protocols(["arduino"])
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+    let room = enter(&app, peer)?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER);
-    let tasks = app.shutdown.tasks.clone();
-    let mut response =
-        upgrade.on_upgrade(move |socket| tasks.track_future(serve(app, user, peer, socket, room)));
-    // Some of the printers' WebSocket clients compare the word to the letter.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    Ok(response.into_response())
+    app.shutdown.tasks.clone().spawn(async move {
+        let connection = match upgraded.await.map(|upgraded| upgraded.downcast::<TokioIo<Connection>>()) {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) => return tracing::error!("a socket came through another listener than ours"),
+            Err(error) => return tracing::debug!(%peer, %error, "a socket broke off in its handshake"),
+        };
+        // Copied: the original would keep the 8 KiB of the handshake's buffer for as long as the socket lives.
+        let (stream, read) = (connection.io.into_inner(), connection.read_buf.to_vec());
+        stream.for_messages();
+        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config));
+        serve(app, user, peer, socket.await, room).await;
+    });
+    Ok(response)
+}
+
+fn speaks_arduino(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|list| list.to_str().ok());
+    named.flat_map(|list| list.split(',')).any(|name| name.trim() == PROTOCOL)
+}
+
+/// Room for one socket. Printers are back after 500 ms whatever they are told; for whoever heeds it, the wait is spread
+/// by the client's port, which is as good as dice.
+fn enter(app: &AppState, peer: SocketAddr) -> Result<OwnedSemaphorePermit, Problem> {
+    let refused = if app.shutdown.closing.is_cancelled() {
+        (&problem::SHUTTING_DOWN, "shutting_down")
+    } else {
+        match app.door.enter(peer.ip()) {
+            Ok(room) => return Ok(room),
+            Err(Outside::Full) => (&problem::TOO_MANY_CONNECTIONS, "full"),
+            Err(Outside::Address) => (&problem::TOO_MANY_CONNECTS, "connect_rate_of_address"),
+            Err(Outside::Rush) => (&problem::TOO_MANY_CONNECTS, "connect_rate"),
+        }
+    };
+    let (kind, reason) = refused;
+    metrics::refused(reason);
+    let retry_after = Some(3 + u32::from(peer.port() % 5));
+    Err(Problem { retry_after, ..Problem::new(kind, kind.remedy) })
 }
 
 /// Why a socket ended.
@@ -99,50 +136,56 @@ async fn serve(
     app: AppState,
     user: UserId,
     peer: SocketAddr,
-    mut socket: WebSocket,
+    mut socket: Socket,
     _room: OwnedSemaphorePermit,
 ) {
-    let _connected = metrics::Connected::new();
+    let _connected = metrics::Gauged::printer();
     let mut session = Session::new(app.clone(), peer.ip());
     let end = converse(&app, &user, &mut socket, &mut session).await;
     tracing::debug!(%user, %peer, ?end, "a socket ended");
     let code = match end {
         End::LetGo | End::Silent | End::Stuck => None,
-        End::Violation => Some((close_code::SIZE, "message too big or malformed")),
-        End::NoSubscribe => Some((close_code::POLICY, "no subscribe message came")),
-        End::Replaced => Some((close_code::POLICY, "a newer connection of this printer is here")),
-        End::Ours => Some((close_code::AWAY, "the server is going away")),
+        End::Violation => Some((CloseCode::Size, "message too big or malformed")),
+        End::NoSubscribe => Some((CloseCode::Policy, "no subscribe message came")),
+        End::Replaced => Some((CloseCode::Policy, "a newer connection of this printer is here")),
+        End::Ours => Some((CloseCode::Away, "the server is going away")),
     };
     if let Some((code, reason)) = code {
         let frame = Frame::Close(Some(CloseFrame { code, reason: reason.into() }));
         let _ = timeout(SEND_WITHIN, socket.send(frame)).await;
     }
     drop(socket);
-    session.end(matches!(end, End::LetGo | End::Silent)).await;
+    Box::pin(session.end(matches!(end, End::LetGo | End::Silent))).await;
 }
 
-async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session: &mut Session) -> End {
+/// What happens rarely is boxed and there is one timer, because a socket that is idle holds room for all of this.
+async fn converse(app: &AppState, user: &UserId, socket: &mut Socket, session: &mut Session) -> End {
     let started = Instant::now();
-    let mut offers: Option<tokio::sync::mpsc::Receiver<Out>> = None;
-    let mut pings = tokio::time::interval_at(started + PING_EVERY, PING_EVERY);
-    let mut silent = 0;
-    let mut leave_at = None;
+    let (mut offers, mut silent) = (None, 0);
+    let (mut ping_at, mut leave_at) = (started + PING_EVERY, None);
+    let mut ending = pin!(app.shutdown.soft.cancelled());
+    let mut alarm = pin!(sleep_until(started + SUBSCRIBE_WITHIN));
     loop {
+        let subscribe_by = (!session.is_subscribed()).then_some(started + SUBSCRIBE_WITHIN);
+        let due = [subscribe_by, leave_at].into_iter().flatten().fold(ping_at, Instant::min);
+        if alarm.deadline() != due {
+            alarm.as_mut().reset(due);
+        }
         tokio::select! {
-            frame = socket.recv() => {
+            frame = socket.next() => {
                 silent = 0;
                 let next = match frame {
                     None => return End::LetGo,
-                    Some(Err(error)) => return why(error),
+                    Some(Err(error)) => return why(&error),
                     Some(Ok(Frame::Close(_))) => {
                         // Reading on sends the answer to the close.
-                        let _ = timeout(SEND_WITHIN, socket.recv()).await;
+                        let _ = timeout(SEND_WITHIN, socket.next()).await;
                         return End::LetGo;
                     }
-                    Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => continue,
+                    Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
                     Some(Ok(Frame::Binary(_))) => Next::Say(StatusMessage::new("malformed_json", "Send text frames, not binary ones.")),
                     Some(Ok(Frame::Text(text))) => match wire::parse(&text, user) {
-                        Ok(message) => session.take(message).await,
+                        Ok(message) => Box::pin(session.take(message)).await,
                         Err(status) => {
                             metrics::message("refused");
                             Next::Say(status)
@@ -160,12 +203,12 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session
                     Next::Stop => return End::Ours,
                 }
             }
-            out = async { match &mut offers { Some(queue) => queue.recv().await, None => std::future::pending().await } } => match out {
+            out = next(&mut offers) => match out {
                 None | Some(Out::Replaced) => return End::Replaced,
                 Some(Out::Offer(mut frame)) => {
                     let pass = app.fence.pass(frame.rollout, frame.epoch).await;
                     if pass.is_none() {
-                        session.withdraw(&frame).await;
+                        Box::pin(session.withdraw(&frame)).await;
                         continue;
                     }
                     if !say(socket, std::mem::take(&mut frame.text)).await { return End::Stuck }
@@ -173,38 +216,41 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut WebSocket, session
                     metrics::offers(if frame.again { "resent" } else { "sent" }, 1);
                 }
             },
-            _ = pings.tick() => {
+            () = alarm.as_mut() => {
+                let now = Instant::now();
+                if leave_at.is_some_and(|at| at <= now) { return End::Ours }
+                if subscribe_by.is_some_and(|at| at <= now) { return End::NoSubscribe }
+                if ping_at > now { continue }
                 if silent >= SILENT_PINGS { return End::Silent }
-                silent += 1;
+                (silent, ping_at) = (silent + 1, now + PING_EVERY);
                 if timeout(SEND_WITHIN, socket.send(Frame::Ping(Bytes::new()))).await.is_err() { return End::Stuck }
             }
-            () = tokio::time::sleep_until(started + SUBSCRIBE_WITHIN), if !session.is_subscribed() => return End::NoSubscribe,
-            () = app.shutdown.soft.cancelled(), if leave_at.is_none() => leave_at = Some(Instant::now() + turn(app.drain)),
-            () = async { match leave_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => return End::Ours,
-            () = app.shutdown.hard.cancelled() => return End::Ours,
+            () = ending.as_mut() => {
+                if leave_at.is_some() { return End::Ours }
+                leave_at = Some(app.shutdown.turn());
+                ending.set(app.shutdown.hard.cancelled());
+            }
         }
     }
 }
 
-async fn say(socket: &mut WebSocket, text: String) -> bool {
+/// The next thing to do for a printer that is subscribed.
+async fn next(offers: &mut Option<mpsc::Receiver<Out>>) -> Option<Out> {
+    match offers {
+        Some(queue) => queue.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn say(socket: &mut Socket, text: String) -> bool {
     matches!(timeout(SEND_WITHIN, socket.send(Frame::Text(text.into()))).await, Ok(Ok(())))
 }
 
-/// When it is this socket's turn to be let go: evenly spread over the drain, so that printers, who are back after
-/// 500 ms, do not all come at once.
-fn turn(drain: Duration) -> Duration {
-    drain.mul_f64(f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))
-}
-
 /// Sorts the library's errors: a peer that broke the protocol is told so, a broken connection is not.
-fn why(error: axum::Error) -> End {
-    match error.into_inner().downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_) | tungstenite::Error::Utf8(_)) => End::Violation,
-        Some(tungstenite::Error::Protocol(error))
-            if *error != tungstenite::error::ProtocolError::ResetWithoutClosingHandshake =>
-        {
-            End::Violation
-        }
+fn why(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) | Error::Utf8(_) => End::Violation,
+        Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake => End::Violation,
         _ => End::LetGo,
     }
 }

@@ -40,8 +40,8 @@ impl std::fmt::Debug for Frame {
 /// What a socket's task is asked to do.
 #[derive(Debug)]
 pub enum Out {
-    /// Write an offer, if the fence still lets it pass.
-    Offer(Frame),
+    /// Write an offer, if the fence still lets it pass. Boxed, because every line has room for 32 of these at once.
+    Offer(Box<Frame>),
     /// Close: a newer connection of this printer is here.
     Replaced,
 }

@@ -187,7 +187,7 @@ impl Proposal {
         let rollout = self.rollout.map_or(FORCED, |rollout| rollout.0);
         let frame = Frame { text, rollout, epoch, update: self.update.0, again };
         self.line.state().queued(self.claim.as_ref().map(open));
-        if self.line.send(Out::Offer(frame)) {
+        if self.line.send(Out::Offer(Box::new(frame))) {
             return true;
         }
         self.line.state().unsent();

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::Method;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Seconds; from a look-up to a slow upload.
@@ -27,9 +27,13 @@ fn start() -> PrometheusHandle {
     let _ = metrics::set_global_recorder(recorder);
     describe_histogram!("http_server_request_duration_seconds", "Time to answer a request");
     describe_gauge!("paperminder_printers_connected", "Printers whose socket this replica holds");
+    describe_gauge!(
+        "paperminder_connections_open",
+        "Connections of every kind, sockets included, by listener"
+    );
     describe_counter!(
         "paperminder_connections_refused_total",
-        "Sockets refused because the replica was full or ending"
+        "Connections, sockets and downloads refused, by reason"
     );
     describe_counter!("paperminder_messages_total", "Messages from printers, by kind");
     describe_counter!(
@@ -83,30 +87,39 @@ pub fn request(method: &Method, route: &str, status: u16, elapsed: Duration) {
     .record(elapsed.as_secs_f64());
 }
 
-/// Counts a connected printer for as long as it lives.
-pub struct Connected(());
+/// Counts in a gauge for as long as it lives.
+pub struct Gauged(Gauge);
 
-impl Connected {
-    /// One more.
-    pub fn new() -> Self {
-        gauge!("paperminder_printers_connected").increment(1.0);
-        Self(())
+impl Gauged {
+    fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+
+    /// A connected printer.
+    pub fn printer() -> Self {
+        Self::new(gauge!("paperminder_printers_connected"))
+    }
+
+    /// An open connection.
+    pub fn connection(listener: &'static str) -> Self {
+        Self::new(gauge!("paperminder_connections_open", "listener" => listener))
     }
 }
 
-impl Default for Connected {
-    fn default() -> Self {
-        Self::new()
+impl std::fmt::Debug for Gauged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gauged")
     }
 }
 
-impl Drop for Connected {
+impl Drop for Gauged {
     fn drop(&mut self) {
-        gauge!("paperminder_printers_connected").decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 
-/// A socket was refused.
+/// A connection, a socket or a download was refused.
 pub fn refused(reason: &'static str) {
     counter!("paperminder_connections_refused_total", "reason" => reason).increment(1);
 }

@@ -4,15 +4,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use paperminder_ota::dev::EmbeddedS3;
-use paperminder_ota::simulate::{Fleet, FleetOptions, Mode, Pace, PrinterOptions, image::esp8266_image};
+use paperminder_ota::simulate::{
+    Error, Fleet, FleetOptions, Mode, Pace, Printer, PrinterOptions, image::esp8266_image,
+};
 use reqwest::multipart::{Form, Part};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use socket2::SockRef;
 use sqlx::PgPool;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::support::SOON;
 use crate::support::process::{ServeProcess, database_url};
+use crate::support::raw::{self, Wire};
 
 const PRINTERS: u64 = 40;
 
@@ -143,4 +148,70 @@ async fn asked_to_end_it_lets_go_of_its_printers_and_exits_with_0(pool: PgPool) 
     let server = world.serve(&[]).await;
     world.end(fleet).await;
     server.terminate().await;
+}
+
+#[sqlx::test]
+async fn asked_to_end_it_is_unready_at_once_takes_newcomers_for_a_while_and_finishes_what_it_began(
+    pool: PgPool,
+) {
+    let world = World::new(&pool).await;
+    let server = world.serve(&[("DRAIN_SECONDS", "3")]).await;
+    let form = Form::new().part("file", Part::bytes(esp8266_image(4 << 20, 1)).file_name("firmware.bin"));
+    let form = form.text("version", "1.5.0");
+    let uploaded = world.client.post(world.url("/api/firmware/upload")).multipart(form).send().await.unwrap();
+    assert_eq!(uploaded.status(), 201);
+
+    // Both are in the middle when the end is asked for.
+    let image = esp8266_image(100 << 10, 2);
+    let (head, tail) = raw::form(&[("version", "1.6.0")], &[]);
+    let body = [head, image, tail].concat();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let mut upload = Wire::open(server.address).await;
+    upload.send(raw::upload_head(server.address, Some(body.len()), "").as_bytes()).await;
+    upload.send(first).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut download = Wire(socket.connect(server.address).await.unwrap());
+    download.send(b"GET /api/firmware/download/1.5.0 HTTP/1.1\r\nHost: ota\r\n\r\n").await;
+    let options = |index| PrinterOptions::new(&format!("ws://{}", server.address), index);
+    let mut printers = Vec::new();
+    for index in 1..=4 {
+        printers.push(Printer::online(options(index)).await.unwrap());
+    }
+    download.0.readable().await.unwrap();
+    let deadline = Instant::now() + SOON;
+    while world.get("/api/printers?online=true").await["total"] != 4 {
+        assert!(Instant::now() < deadline, "the printers are not there");
+    }
+
+    let asked = Instant::now();
+    server.ask_to_end();
+    let ready = format!("http://{}/readyz", server.internal);
+    while world.client.get(&ready).send().await.unwrap().status() == 200 {
+        assert!(asked.elapsed() < Duration::from_secs(1), "it says that it is ready");
+    }
+    printers.push(Printer::online(options(5)).await.unwrap());
+    let ends = printers.into_iter().map(|mut printer| async move {
+        let end = printer.next_message(SOON).await;
+        assert!(matches!(end, Err(Error::Closed { code: Some(1001), .. })), "{end:?}");
+        asked.elapsed().as_secs_f64()
+    });
+    let mut ends = futures_util::future::join_all(ends).await;
+    let newcomer = ends.pop().unwrap();
+    ends.sort_by(f64::total_cmp);
+    // Every three quarters of a second one, and whoever came last goes last.
+    assert!(ends.windows(2).all(|two| two[1] - two[0] > 0.4), "{ends:?}");
+    assert!(ends[3] < 3.0 && newcomer > 2.9, "{ends:?}, then {newcomer}");
+
+    let refused = async || matches!(Printer::connect(options(6)).await, Err(Error::Refused(503)));
+    while !refused().await {
+        assert!(asked.elapsed() < Duration::from_secs(6), "it still takes printers");
+    }
+    upload.send(rest).await;
+    assert_eq!(upload.reply(false).await.status, 201);
+    SockRef::from(&download.0).set_recv_buffer_size(1 << 20).unwrap();
+    let whole = download.reply(false).await.body;
+    assert!(whole == esp8266_image(4 << 20, 1), "{} bytes", whole.len());
+    let status = server.ended().await;
+    assert!(status.success(), "{status}");
 }

@@ -125,9 +125,19 @@ impl ServeProcess {
     }
 
     /// SIGTERM, and how it ended.
-    pub async fn terminate(mut self) -> ExitStatus {
+    pub async fn terminate(self) -> ExitStatus {
+        self.ask_to_end();
+        self.ended().await
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
         let sent = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &self.pid.to_string()]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub async fn ended(mut self) -> ExitStatus {
         let ended = timeout(SOON + Duration::from_secs(10), self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("the server does not end:\n{}", self.log())).unwrap()
     }

@@ -81,7 +81,7 @@ impl Wire {
             body: Vec::new(),
         };
         let length = reply.header("content-length").map(|length| length.parse::<usize>().unwrap());
-        let length = if to_head || matches!(reply.status, 204 | 304) { Some(0) } else { length };
+        let length = if to_head || matches!(reply.status, 101 | 204 | 304) { Some(0) } else { length };
         while length.is_none_or(|length| body.len() < length) && self.0.read_buf(&mut body).await.unwrap() > 0
         {
         }

@@ -49,7 +49,7 @@ impl Socket {
         };
         on_wire(&frame);
         self.session.written(&frame);
-        Written::Offer(frame)
+        Written::Offer(*frame)
     }
 
     pub async fn end(self, let_go: bool) {

@@ -1,0 +1,112 @@
+//! A connection of a client, which keeps its room for as long as it lives, also as a WebSocket.
+
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::telemetry::metrics::Gauged;
+
+/// Bytes that the system may hold for a socket that only short messages go through.
+const MESSAGES_BUFFER: usize = 16 << 10;
+/// Time after which the system gives up on what the other side does not acknowledge.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// A TCP connection of one of our listeners.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    _room: OwnedSemaphorePermit,
+    _open: Gauged,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, room: OwnedSemaphorePermit, listener: &'static str) -> Self {
+        // The end of an answer must not wait until the client has acknowledged what came before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "answers on a connection may be held back");
+        }
+        Self { stream, _room: room, _open: Gauged::connection(listener) }
+    }
+
+    /// From now on only short messages go over it, to a client that may vanish without a word. (Uploads and downloads
+    /// need the buffers that the system gives them.)
+    pub fn for_messages(&self) {
+        let socket = SockRef::from(&self.stream);
+        let set = socket
+            .set_send_buffer_size(MESSAGES_BUFFER)
+            .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a socket keeps the system's own limits");
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_for_messages_gets_a_small_buffer() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr()?), listener.accept());
+        let (_client, (stream, _)) = (client?, server?);
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let connection = Connection::new(stream, room, "test");
+        let limits = || {
+            let socket = SockRef::from(&connection.stream);
+            Ok::<_, std::io::Error>((socket.send_buffer_size()?, socket.tcp_user_timeout()?))
+        };
+        let usual = limits()?;
+        // Linux takes twice what it is told, for its own book-keeping.
+        assert!(
+            usual.0 > 2 * MESSAGES_BUFFER && usual.1.is_none_or(|timeout| timeout.is_zero()),
+            "{usual:?}"
+        );
+        connection.for_messages();
+        assert_eq!(limits()?, (2 * MESSAGES_BUFFER, Some(UNACKNOWLEDGED)));
+        Ok(())
+    }
+}
