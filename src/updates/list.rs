@@ -65,8 +65,8 @@ impl Owned {
         let ids = sqlx::query_scalar!("select id from printers where user_id = $1 limit $2", user, limit);
         let ids = ids.fetch_all(conn).await?;
         Ok(match ids.len() {
-            0..=Self::FEW => Self::Few(ids),
-            ..=Self::MANY => Self::Many(ids),
+            few if few <= Self::FEW => Self::Few(ids),
+            many if many <= Self::MANY => Self::Many(ids),
             _ => Self::Unread,
         })
     }

@@ -17,7 +17,6 @@ mod crowd;
 mod process;
 mod replica;
 #[path = "../it/support/weed.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
 mod weed;
 
 use std::time::{Duration, Instant};
