@@ -4,8 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::wire::{Message, StatusMessage};
@@ -70,13 +68,8 @@ impl Session {
         self.line.is_some()
     }
 
-    /// Acts upon a message. On the heap, as everything here that talks to the database: a socket's task is as large as the
-    /// largest thing that it may have to wait for, and most of the time it waits for nothing of the kind.
-    pub fn take(&mut self, message: Message) -> BoxFuture<'_, Next> {
-        self.act(message).boxed()
-    }
-
-    async fn act(&mut self, message: Message) -> Next {
+    /// Acts upon a message.
+    pub async fn take(&mut self, message: Message) -> Next {
         metrics::message(message.kind());
         match (message, self.line.clone()) {
             (Message::Subscribe(said, ignored), None) => self.subscribe(&said, ignored).await,
@@ -196,11 +189,7 @@ impl Session {
     }
 
     /// An offer did not leave: its rollout was narrowed after the claim.
-    pub fn withdraw<'a>(&'a self, frame: &'a Frame) -> BoxFuture<'a, ()> {
-        self.take_back(frame).boxed()
-    }
-
-    async fn take_back(&self, frame: &Frame) {
+    pub async fn withdraw(&self, frame: &Frame) {
         let Some(line) = &self.line else { return };
         metrics::offers("withdrawn", 1);
         let _ = until_done!(&self.app, self.write_withdrawal(UpdateId(frame.update)));

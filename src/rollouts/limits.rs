@@ -97,13 +97,15 @@ pub(super) async fn outlook(
     Ok(all)
 }
 
-/// Holds the rollouts of these claims, and drops the claims that their limits leave no room for.
+/// Holds the rollouts of these claims, and others that the transaction will need, and drops the claims that their limits
+/// leave no room for.
 pub(super) async fn grant(
     conn: &mut PgConnection,
     claims: Vec<Claim>,
+    others: impl Iterator<Item = RolloutId>,
     now: Time,
 ) -> Result<Vec<Claim>, sqlx::Error> {
-    let mut ids: Vec<Uuid> = claims.iter().map(|claim| claim.rollout.0).collect();
+    let mut ids: Vec<Uuid> = claims.iter().map(|claim| claim.rollout).chain(others).map(|id| id.0).collect();
     ids.sort_unstable();
     ids.dedup();
     let held = db::lock(conn, &ids).await?;

@@ -151,7 +151,8 @@ async fn grant(
     now: Time,
 ) -> Result<HashMap<UpdateId, i64>, sqlx::Error> {
     let claims: Vec<_> = proposals.iter().filter_map(|proposal| proposal.claim.clone()).collect();
-    let claims = limits::grant(conn, claims, now).await?;
+    let others = proposals.iter().filter_map(|proposal| proposal.rollout);
+    let claims = limits::grant(conn, claims, others, now).await?;
     let again: Vec<_> = proposals
         .iter()
         .filter(|proposal| proposal.claim.is_none())

@@ -89,7 +89,8 @@ pub async fn claim(
 }
 
 /// Allows these open, untouched offers to go out once more, each on the connection that it names, and returns those
-/// that may, with the rollout's epoch; 0 for a forced update. A connection that is no longer its printer's newest gets
+/// that may, with the rollout's epoch; 0 for a forced update. It holds no printers, so it waits for nobody: what somebody
+/// is changing right now does not go out. A connection that is no longer its printer's newest gets
 /// nothing.
 pub async fn reoffer(
     conn: &mut PgConnection,
@@ -103,9 +104,13 @@ pub async fn reoffer(
                where r.id in (select u.rollout_id from update_history u join wanted on wanted.id = u.id)
                  and r.status in ('active', 'completed') and r.deleted_at is null
                order by r.id for share
+           ),
+           held as materialized (
+               select id from update_history where id in (select id from wanted) order by id for no key update skip locked
            )
            update update_history u set sends = u.sends + 1, last_activity_at = $3
-           from wanted left join update_history h on h.id = wanted.id left join live on live.id = h.rollout_id, printers p
+           from wanted join held using (id) left join update_history h on h.id = wanted.id left join live on live.id = h.rollout_id,
+               printers p
            where wanted.id = u.id and p.id = u.printer and p.connection = wanted.connection
              and (u.rollout_id is null or live.id is not null)
              and u.open and u.status = 'pending' and u.socket_lost_at is null

@@ -107,7 +107,8 @@ pub(super) async fn hold(conn: &mut PgConnection, updates: &[Uuid]) -> Result<()
     Ok(())
 }
 
-/// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is.
+/// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is, and what
+/// somebody else is changing right now as well: this holds no printers, so it must not wait for anybody who does.
 pub async fn progress(
     conn: &mut PgConnection,
     progress: &[(UpdateId, Progress)],
@@ -115,7 +116,7 @@ pub async fn progress(
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = progress.iter().map(|(update, _)| update.0).collect();
     sqlx::query!(
-        "with held as materialized (select id from update_history where id = any($1) and open order by id for no key update) \
+        "with held as materialized (select id from update_history where id = any($1) and open order by id for no key update skip locked) \
          update update_history u set status = case when p.percent >= 0 then 'downloading' else u.status end, \
              last_percent = p.percent, last_status_message = coalesce(p.status, u.last_status_message), last_activity_at = $4 \
          from unnest($1::uuid[], $2::int[], $3::text[]) as p (id, percent, status), held \
