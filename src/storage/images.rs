@@ -15,8 +15,8 @@ use super::{Error, ObjectKey, Store};
 
 /// An image that nobody downloads for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
-/// Longest time for reading one whole; beyond it it is streamed as it comes. A printer waits 8 seconds for an answer's
-/// head (`HTTPCLIENT_DEFAULT_TCP_TIMEOUT` of the ESP8266 core is 5, and its updater sets 8).
+/// Longest time for reading one whole; beyond it it is streamed as it comes. A printer gives up after 8 seconds without a
+/// byte (the ESP8266 core's updater).
 const READ_WITHIN: Duration = Duration::from_secs(4);
 /// One image may take this part of all the room.
 const SHARE: u64 = 4;
