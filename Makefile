@@ -47,9 +47,9 @@ prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.jso
 	@mv openapi.json.new openapi.json
 
 # Built as production images are; feature `bench` keeps it out of everybody else's builds.
-bench: ## measure what a replica holds and how quick it is, beside a bare WebSocket server
+bench: ## measure what replicas hold and how quick they are, beside a bare WebSocket server
 	@scripts/setup test
-	@scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench load
+	@DURABLE=yes scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench load
 
 bench-transfer: ## measure uploads and downloads through the server beside those straight to S3
 	@scripts/setup test

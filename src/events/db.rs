@@ -9,9 +9,9 @@ use super::types::{Event, Filter, Kind, Place};
 /// Rows that one turn of [`forget`] looks at.
 const BATCH: i64 = 10_000;
 
+/// Behind a row.
 fn place(xid: &str, id: i64) -> Result<Place, sqlx::Error> {
-    let xid = xid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Place { xid, id })
+    Ok(Place::behind(xid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?, id))
 }
 
 /// The place before everything that is still to come.
@@ -26,7 +26,8 @@ pub(super) async fn horizon(conn: &mut PgConnection) -> Result<Place, sqlx::Erro
     place(&row.xid, row.id)
 }
 
-/// The next events after a place.
+/// The next events after a place. A row that tells of many attempts is told apart here; those that were never sent, and
+/// are gone by now, are no events.
 pub(super) async fn page(
     conn: &mut PgConnection,
     after: Place,
@@ -35,13 +36,24 @@ pub(super) async fn page(
 ) -> Result<Vec<Event>, sqlx::Error> {
     let kinds: Vec<_> = filter.kinds.0.iter().map(|kind| kind.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"select xid::text as "xid!", id, at, kind as "kind: Kind", rollout_id, rollout_number, data::text as "data!" from events
-           where (xid, id) > ($1::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
-             and ($3::uuid is null or rollout_id = $3) and ($4::bigint is null or rollout_number = $4)
-             and (cardinality($5::text[]) = 0 or kind = any($5))
-           order by xid, id limit $6"#,
+        r#"select e.xid::text as "xid!", e.id, c.part as "part?", e.at, e.kind as "kind: Kind", e.rollout_id, e.rollout_number,
+               coalesce(e.data, jsonb_build_object('id', u.id, 'number', u.number, 'rollout_id', e.rollout_id,
+                   'rollout_number', e.rollout_number, 'printer_id', p.printer_id, 'firmware_version', u.firmware_version,
+                   'from_version', u.from_version, 'attempt', u.attempt, 'status', c.status, 'open', c.open, 'reason', c.reason,
+                   'error_message', c.error_message))::text as "data!"
+           from events e
+           left join lateral unnest(e.changes) with ordinality as c (update_id, status, open, reason, error_message, part) on true
+           left join update_history u on u.id = c.update_id
+           left join printers p on p.id = u.printer
+           where (e.xid, e.id) >= ($1::text::xid8, $2) and (e.xid, e.id, coalesce(c.part, $3)) > ($1::text::xid8, $2, $4)
+             and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and (e.changes is null or p.id is not null)
+             and ($5::uuid is null or e.rollout_id = $5) and ($6::bigint is null or e.rollout_number = $6)
+             and (cardinality($7::text[]) = 0 or e.kind = any($7))
+           order by e.xid, e.id, c.part limit $8"#,
         after.xid.to_string(),
         after.id,
+        Place::WHOLE,
+        after.part,
         filter.rollout.and_then(|rollout| rollout.id()),
         filter.rollout.and_then(|rollout| rollout.number()),
         &kinds,
@@ -50,7 +62,8 @@ pub(super) async fn page(
     let mut events = Vec::new();
     for row in rows.fetch_all(conn).await? {
         let rollout = (row.rollout_id, row.rollout_number);
-        events.push(Event::new(place(&row.xid, row.id)?, row.kind, row.at, rollout, &row.data));
+        let place = Place { part: row.part.unwrap_or(Place::WHOLE), ..place(&row.xid, row.id)? };
+        events.push(Event::new(place, row.kind, row.at, rollout, &row.data));
     }
     Ok(events)
 }

@@ -39,15 +39,27 @@ vocabulary!(
 );
 
 /// A place in the order of all events. As text it is the `id` of an event on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub(super) xid: u64,
     pub(super) id: i64,
+    /// Of a row that tells of many attempts, how many of them; [`WHOLE`](Self::WHOLE) behind the row.
+    pub(super) part: i64,
+}
+
+impl Place {
+    pub(super) const WHOLE: i64 = i64::MAX;
+
+    /// Behind a row.
+    pub(super) const fn behind(xid: u64, id: i64) -> Self {
+        Self { xid, id, part: Self::WHOLE }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.xid, self.id)
+        write!(f, "{}-{}", self.xid, self.id)?;
+        if self.part == Self::WHOLE { Ok(()) } else { write!(f, "-{}", self.part) }
     }
 }
 
@@ -58,8 +70,14 @@ pub struct NoPlace;
 impl FromStr for Place {
     type Err = NoPlace;
     fn from_str(text: &str) -> Result<Self, NoPlace> {
-        let (xid, id) = text.trim().split_once('-').ok_or(NoPlace)?;
-        Ok(Self { xid: xid.parse().map_err(|_| NoPlace)?, id: id.parse().map_err(|_| NoPlace)? })
+        let mut words = text.trim().splitn(3, '-');
+        let (Some(xid), Some(id)) = (words.next(), words.next()) else { return Err(NoPlace) };
+        let part = words.next().map_or(Ok(Self::WHOLE), str::parse);
+        Ok(Self {
+            xid: xid.parse().map_err(|_| NoPlace)?,
+            id: id.parse().map_err(|_| NoPlace)?,
+            part: part.ok().filter(|part| *part > 0).ok_or(NoPlace)?,
+        })
     }
 }
 
@@ -131,10 +149,14 @@ mod tests {
 
     #[test]
     fn a_place_survives_the_wire_and_orders_by_transaction_first() {
-        let place = Place { xid: 734_012, id: 9 };
+        let place = Place::behind(734_012, 9);
         assert_eq!(place.to_string().parse(), Ok(place));
-        assert!(place < Place { xid: 734_013, id: 1 } && place < Place { xid: 734_012, id: 10 });
-        for text in ["", "7", "7-", "-7", "a-b", "7-8-9", "18446744073709551616-1"] {
+        assert!(place < Place::behind(734_013, 1) && place < Place::behind(734_012, 10));
+        let third = Place { part: 3, ..place };
+        assert_eq!(third.to_string(), "734012-9-3");
+        assert_eq!(third.to_string().parse(), Ok(third));
+        assert!(third < Place { part: 4, ..place } && third < place && third > Place::behind(734_012, 8));
+        for text in ["", "7", "7-", "-7", "a-b", "7-8-", "7-8-0", "7-8-9-1", "18446744073709551616-1"] {
             assert_eq!(text.parse::<Place>(), Err(NoPlace), "{text}");
         }
     }
@@ -152,7 +174,7 @@ mod tests {
     #[test]
     fn an_event_is_one_frame() {
         let event = Event::new(
-            Place { xid: 7, id: 8 },
+            Place::behind(7, 8),
             Kind::UpdateEnded,
             Time::default(),
             (None, Some(3)),

@@ -211,6 +211,15 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
     })
 }
 
+/// Holds printers until the transaction ends, in the order in which everybody holds them.
+pub async fn hold(conn: &mut PgConnection, printers: &[PrinterRef]) -> Result<(), sqlx::Error> {
+    let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
+    sqlx::query!("select id from printers where id = any($1) order by id for no key update", &ids)
+        .fetch_all(conn)
+        .await?;
+    Ok(())
+}
+
 /// The number of each printer's newest connection.
 pub async fn connections(
     conn: &mut PgConnection,

@@ -15,7 +15,7 @@ mod presence;
 mod types;
 mod view;
 
-pub use db::{by_name, connections, disconnected, facts, installed, subscribe};
+pub use db::{by_name, connections, disconnected, facts, hold, installed, subscribe};
 pub use owners::{Owner, owners};
 pub use presence::{farewell, heartbeat, moment, noted, unaware};
 pub use types::{Arrival, Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};

@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::time::timeout;
@@ -27,6 +29,8 @@ use crate::updates::{self, Claim, Open};
 
 /// Printers that one statement claims offers for.
 const BATCH: usize = 1000;
+/// Batches under way at once.
+const AHEAD: usize = 2;
 /// Printers that may wait for a look; beyond it the next scan finds them.
 const READY: usize = 20_000;
 /// Longest time between two scans.
@@ -291,15 +295,32 @@ impl Engine {
         let stale: Vec<_> = named.chain(open.cloned()).collect();
         self.refresh(&stale).await?;
         let lines = if work.scan { all } else { stale };
+        // The next claim is on its way while what the last one granted is being sent, and one that fails does not end
+        // the others in the middle.
+        let (mut offers, mut failed) = (FuturesUnordered::new(), None);
         for chunk in lines.chunks(BATCH) {
+            if offers.len() == AHEAD {
+                failed = failed.or(offers.next().await.and_then(Result::err));
+            }
             let turn = self.weigh(plan, &mut left, chunk, now);
             due = [due, turn.until].into_iter().flatten().min();
-            self.offer(turn.proposals, now).await?;
-            self.release(turn.stranded, now).await?;
+            offers.push(self.carry_out(turn, now));
+        }
+        while let Some(offered) = offers.next().await {
+            failed = failed.or(offered.err());
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         left.note(plan);
         let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
         Ok(wait.max(Duration::from_millis(10)))
+    }
+
+    /// Offers what was decided, and frees who waits for nothing.
+    async fn carry_out(&self, turn: Turn, now: Time) -> Result<(), sqlx::Error> {
+        self.offer(turn.proposals, now).await?;
+        self.release(turn.stranded, now).await
     }
 
     /// Starts what is due, and reads the plan. Returns when the next start is due as well.

@@ -152,6 +152,8 @@ async fn grant(
 ) -> Result<HashMap<UpdateId, i64>, sqlx::Error> {
     let claims: Vec<_> = proposals.iter().filter_map(|proposal| proposal.claim.clone()).collect();
     let others = proposals.iter().filter_map(|proposal| proposal.rollout);
+    // Whoever deletes a release holds it, and then its rollouts.
+    updates::hold_releases(conn, claims.iter().map(|claim| claim.release)).await?;
     let claims = limits::grant(conn, claims, others, now).await?;
     let again: Vec<_> = proposals
         .iter()

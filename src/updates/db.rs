@@ -22,32 +22,33 @@ pub async fn remembered(
 ) -> Result<HashMap<PrinterRef, Remembered>, sqlx::Error> {
     let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
     let mut all: HashMap<PrinterRef, Remembered> = HashMap::new();
-    let past = sqlx::query!(
-        r#"select printer, rollout_id as "rollout!", tries, status as "status: Status", completed_at
-           from update_history where printer = any($1) and last and rollout_id is not null"#,
+    let rows = sqlx::query!(
+        r#"select id, printer, rollout_id, status as "status: Status", open, last, tries, completed_at, firmware_version_id,
+               firmware_version, from_version, sends, socket_lost_at is not null as "socket_lost!"
+           from update_history where printer = any($1) and (open or last)"#,
         &ids
     );
-    for row in past.fetch_all(&mut *conn).await? {
-        let past = Past { tries: row.tries.unsigned_abs(), status: row.status, ended_at: row.completed_at };
-        all.entry(PrinterRef(row.printer)).or_default().past.insert(RolloutId(row.rollout), past);
-    }
-    let open = sqlx::query!(
-        r#"select id, printer, rollout_id, status as "status: Status", firmware_version_id as "release!", firmware_version, from_version, sends,
-               socket_lost_at is not null as "socket_lost!"
-           from update_history where printer = any($1) and open"#,
-        &ids
-    );
-    for row in open.fetch_all(conn).await? {
-        all.entry(PrinterRef(row.printer)).or_default().open = Some(Open {
-            update: UpdateId(row.id),
-            rollout: row.rollout_id.map(RolloutId),
-            status: row.status,
-            release: FirmwareId(row.release),
-            version: row.firmware_version.into(),
-            from: row.from_version.into(),
-            sends: row.sends,
-            socket_lost: row.socket_lost,
-        });
+    for row in rows.fetch_all(conn).await? {
+        let remembered = all.entry(PrinterRef(row.printer)).or_default();
+        let rollout = row.rollout_id.map(RolloutId);
+        if let Some(rollout) = rollout.filter(|_| row.last) {
+            let past =
+                Past { tries: row.tries.unsigned_abs(), status: row.status, ended_at: row.completed_at };
+            remembered.past.insert(rollout, past);
+        }
+        // Those that are open have their release: a constraint says so.
+        if let Some(release) = row.firmware_version_id.filter(|_| row.open) {
+            remembered.open = Some(Open {
+                update: UpdateId(row.id),
+                rollout,
+                status: row.status,
+                release: FirmwareId(release),
+                version: row.firmware_version.into(),
+                from: row.from_version.into(),
+                sends: row.sends,
+                socket_lost: row.socket_lost,
+            });
+        }
     }
     Ok(all)
 }

@@ -21,7 +21,9 @@ pub async fn expire(
         "with silent as materialized ( \
              select u.id, u.printer, coalesce(r.stuck_after, $1) as stuck_after \
              from update_history u left join update_rollouts r on r.id = u.rollout_id \
-             where u.open and u.sends > 0 and u.last_activity_at < $2::timestamptz - make_interval(secs => coalesce(r.stuck_after, $1)) \
+             where u.open and u.sends > 0 \
+               and u.started_at < $2::timestamptz - make_interval(secs => least($1, (select min(stuck_after) from update_rollouts))) \
+               and u.last_activity_at < $2::timestamptz - make_interval(secs => coalesce(r.stuck_after, $1)) \
              order by u.last_activity_at limit $3), \
          p as materialized (select id from printers where id in (select printer from silent) order by id for no key update skip locked) \
          update update_history u set status = 'failed', open = false, reason = 'timeout', completed_at = $2, confirmed_at = null, \

@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::offer::hold_releases;
 use crate::clock::Time;
 use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};
 use crate::version::Version;
@@ -44,11 +45,12 @@ pub async fn force(
     forced: &Forced,
     now: Time,
 ) -> Result<Option<UpdateId>, sqlx::Error> {
+    hold_releases(conn, std::iter::once(forced.release)).await?;
     let update = UpdateId::generate();
     let inserted = sqlx::query_scalar!(
         "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt, sends, started_at, \
              last_activity_at) \
-         values ($1, $2, $3, $4, $5, 1, 0, $6, $6) on conflict (printer) where open do nothing returning id",
+         select $1, $2, f.id, $4, $5, 1, 0, $6, $6 from firmware_versions f where f.id = $3 on conflict (printer) where open do nothing returning id",
         update.0,
         forced.printer.0,
         forced.release.0,

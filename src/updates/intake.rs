@@ -186,20 +186,13 @@ impl Write for Outcomes {
     async fn write(&self, items: &[Self::Item]) -> Result<Vec<Noted>, sqlx::Error> {
         let now = self.clock.now();
         let mut tx = self.pool.begin().await?;
-        // What a printer said before tells how far it came.
-        let before: Vec<_> = {
-            let lane = held(&self.lane);
-            let word = |(_, update, _): &Self::Item| Some((*update, lane.get(update)?.clone()));
-            items.iter().filter_map(word).collect()
-        };
-        if !before.is_empty() {
-            let ids: Vec<_> = before.iter().map(|(update, _)| update.0).collect();
-            report::hold(&mut tx, &ids).await?;
-            report::progress(&mut tx, &before, now).await?;
-        }
-        let outcomes: Vec<_> = items.iter().map(|(_, update, outcome)| (*update, outcome)).collect();
-        let changed = report::report(&mut tx, &outcomes, now).await?;
         let printers: Vec<_> = items.iter().map(|(printer, ..)| *printer).collect();
+        printers::hold(&mut tx, &printers).await?;
+        let outcomes: Vec<_> = {
+            let lane = held(&self.lane);
+            items.iter().map(|(_, update, outcome)| (*update, outcome, lane.get(update).cloned())).collect()
+        };
+        let changed = report::report(&mut tx, &outcomes, now).await?;
         let fresh = db::remembered(&mut tx, &printers).await?;
         tx.commit().await?;
         let noted = |(printer, update, _): &Self::Item| Noted {

@@ -27,7 +27,7 @@ pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
 pub use forgive::{Forced, force, forgive};
 pub use intake::{End, Intake, Noted, Welcome};
-pub use offer::{Claim, claim, recall, reoffer, withdraw};
+pub use offer::{Claim, claim, hold_releases, recall, reoffer, withdraw};
 pub use report::{Outcome, Progress, Report, report, socket_lost};
 pub use settle::{Back, Settled, settle};
 pub use types::{Open, Past, Reason, Remembered, Settlement, Status};

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::clock::Time;
 use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};
+use crate::printers;
 use crate::version::Version;
 
 /// What a replica would like to offer to a printer on one of its sockets.
@@ -35,38 +36,37 @@ pub struct Claim {
 /// Claims what may still be claimed, and returns it. What is not returned was decided on old news: the rollout was
 /// paused, cancelled or narrowed, the printer went elsewhere or has an open update, or somebody was faster.
 ///
-/// The caller holds the rollouts' rows, so that whoever changes one knows afterwards that no claim under its old state
-/// is still to come. The printers' rows are held from here on.
+/// The caller holds the releases, and then the rollouts, so that whoever changes one knows afterwards that no claim under
+/// its old state is still to come. The printers' rows are held from here on.
 pub async fn claim(
     conn: &mut PgConnection,
     claims: &[Claim],
     now: Time,
 ) -> Result<Vec<UpdateId>, sqlx::Error> {
-    let printers: Vec<Uuid> = claims.iter().map(|claim| claim.printer.0).collect();
-    sqlx::query!("select id from printers where id = any($1) order by id for no key update", &printers)
-        .fetch_all(&mut *conn)
-        .await?;
+    let printers: Vec<_> = claims.iter().map(|claim| claim.printer).collect();
+    printers::hold(conn, &printers).await?;
     let claimed = sqlx::query_scalar!(
         r#"insert into update_history (id, rollout_id, printer, firmware_version_id, firmware_version, from_version, tries, stone,
                attempt, stage, started_at, last_activity_at)
            select c.id, c.rollout, c.printer, c.release, c.version, c.from_version, c.tries, c.stone,
-               1 + coalesce((select max(u.attempt) from update_history u where u.rollout_id = c.rollout and u.printer = c.printer), 0),
-               r.stage, $11, $11
+               1 + coalesce(before.attempt, 0), r.stage, $11, $11
            from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::bigint[], $6::uuid[], $7::text[], $8::text[], $9::int[],
                    $10::bool[])
                as c (id, rollout, epoch, printer, connection, release, version, from_version, tries, stone)
            join update_rollouts r on r.id = c.rollout and r.epoch = c.epoch and r.status in ('active', 'completed') and r.deleted_at is null
            join firmware_versions f on f.id = c.release and f.deprecated_at is null
            join printers p on p.id = c.printer and p.connection = c.connection and p.firmware_version = c.from_version
-           where c.tries <= r.max_attempts
-             and c.tries = 1 + coalesce((select u.tries from update_history u
-                 where u.rollout_id = c.rollout and u.printer = c.printer and u.last), 0)
+           cross join lateral (
+               select max(u.attempt) as attempt, max(u.tries) filter (where u.last) as tries from update_history u
+               where u.printer = c.printer and (u.rollout_id = c.rollout) is true
+           ) before
+           where c.tries <= r.max_attempts and c.tries = 1 + coalesce(before.tries, 0)
            on conflict (printer) where open do nothing
            returning id"#,
         &claims.iter().map(|claim| claim.update.0).collect::<Vec<_>>(),
         &claims.iter().map(|claim| claim.rollout.0).collect::<Vec<_>>(),
         &claims.iter().map(|claim| claim.epoch).collect::<Vec<_>>(),
-        &printers,
+        &printers.iter().map(|printer| printer.0).collect::<Vec<_>>(),
         &claims.iter().map(|claim| claim.connection).collect::<Vec<_>>(),
         &claims.iter().map(|claim| claim.release.0).collect::<Vec<_>>(),
         &claims.iter().map(|claim| claim.version.to_string()).collect::<Vec<_>>(),
@@ -86,6 +86,20 @@ pub async fn claim(
         .await?;
     }
     Ok(claimed.into_iter().map(UpdateId).collect())
+}
+
+/// Holds releases against deletion. One that is gone already is not found afterwards.
+pub async fn hold_releases(
+    conn: &mut PgConnection,
+    releases: impl Iterator<Item = FirmwareId>,
+) -> Result<(), sqlx::Error> {
+    let mut ids: Vec<_> = releases.map(|release| release.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    sqlx::query!("select id from firmware_versions where id = any($1) order by id for key share", &ids)
+        .fetch_all(conn)
+        .await?;
+    Ok(())
 }
 
 /// Allows these open, untouched offers to go out once more, each on the connection that it names, and returns those

@@ -53,38 +53,39 @@ pub enum Report {
     Outcome(Outcome),
 }
 
-/// Writes outcomes down. Returns the attempts that they changed: one that is closed, or further on already, is not, and
-/// of two outcomes of one attempt the first counts.
+/// Writes outcomes down, each with what the printer said before and nobody wrote yet. Returns the attempts that they
+/// changed: one that is closed, or further on already, is not, and of two outcomes of one attempt the first counts.
+///
+/// The caller holds the printers' rows.
 pub async fn report(
     conn: &mut PgConnection,
-    outcomes: &[(UpdateId, &Outcome)],
+    outcomes: &[(UpdateId, &Outcome, Option<Progress>)],
     now: Time,
 ) -> Result<HashSet<UpdateId>, sqlx::Error> {
     let mut seen = HashSet::new();
-    let outcomes: Vec<_> = outcomes.iter().filter(|(update, _)| seen.insert(*update)).collect();
-    let ids: Vec<_> = outcomes.iter().map(|(update, _)| update.0).collect();
-    hold(conn, &ids).await?;
-    sqlx::query!("select id from update_history where id = any($1) order by id for no key update", &ids)
-        .fetch_all(&mut *conn)
-        .await?;
+    let outcomes: Vec<_> = outcomes.iter().filter(|(update, ..)| seen.insert(*update)).collect();
     let error = |outcome: &Outcome| match outcome {
         Outcome::Failed { error } => error.clone(),
         Outcome::Complete | Outcome::Declined => None,
     };
+    let before = |progress: &Option<Progress>| progress.as_ref().map(|progress| progress.percent);
+    let words = |progress: &Option<Progress>| progress.as_ref().and_then(|progress| progress.status.clone());
     let changed = sqlx::query_scalar!(
         "update update_history u set status = o.status, open = (o.status = 'completed'), \
              reason = case when o.status = 'failed' then 'reported' end, error_message = o.error, \
-             last_percent = case when o.status = 'completed' then 100 else u.last_percent end, \
-             completed_at = $4, last_activity_at = $4 \
-         from unnest($1::uuid[], $2::text[], $3::text[]) as o (id, status, error) \
+             last_percent = case when o.status = 'completed' then 100 else coalesce(o.percent, u.last_percent) end, \
+             last_status_message = coalesce(o.words, u.last_status_message), completed_at = $6, last_activity_at = $6 \
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[]) as o (id, status, error, percent, words) \
          where u.id = o.id and u.open and u.status in ('pending', 'downloading') returning u.id",
-        &ids,
-        &outcomes.iter().map(|(_, outcome)| outcome.status().as_str().to_owned()).collect::<Vec<_>>(),
-        &outcomes.iter().map(|(_, outcome)| error(outcome)).collect::<Vec<_>>() as &[Option<String>],
+        &outcomes.iter().map(|(update, ..)| update.0).collect::<Vec<_>>(),
+        &outcomes.iter().map(|(_, outcome, _)| outcome.status().as_str().to_owned()).collect::<Vec<_>>(),
+        &outcomes.iter().map(|(_, outcome, _)| error(outcome)).collect::<Vec<_>>() as &[Option<String>],
+        &outcomes.iter().map(|(.., progress)| before(progress)).collect::<Vec<_>>() as &[Option<i32>],
+        &outcomes.iter().map(|(.., progress)| words(progress)).collect::<Vec<_>>() as &[Option<String>],
         now,
     );
     let changed: HashSet<_> = changed.fetch_all(conn).await?.into_iter().map(UpdateId).collect();
-    for (_, outcome) in outcomes.iter().filter(|(update, _)| changed.contains(update)) {
+    for (_, outcome, _) in outcomes.iter().filter(|(update, ..)| changed.contains(update)) {
         match outcome {
             // It has ended once the printer is back.
             Outcome::Complete => {}
@@ -93,18 +94,6 @@ pub async fn report(
         }
     }
     Ok(changed)
-}
-
-/// Holds the printers of these attempts, in the order in which everybody holds printers.
-pub(super) async fn hold(conn: &mut PgConnection, updates: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "select p.id from printers p join update_history h on h.printer = p.id where h.id = any($1) order by p.id \
-         for no key update of p",
-        updates
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(())
 }
 
 /// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is, and what

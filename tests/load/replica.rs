@@ -1,5 +1,7 @@
 //! The servers that are measured, each a process, and what they use.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -77,20 +79,22 @@ impl Child {
     }
 }
 
-/// A replica on PostgreSQL and S3.
-pub struct Replica {
-    server: Option<ServeProcess>,
+/// Replicas on PostgreSQL and S3.
+pub struct Replicas {
+    servers: Vec<Option<ServeProcess>>,
     settings: Vec<(&'static str, String)>,
     pool: PgPool,
     client: reqwest::Client,
     _weed: Weed,
 }
 
-impl Replica {
-    pub async fn start() -> Self {
+impl Replicas {
+    /// So many, on an empty database.
+    pub async fn start(count: usize) -> Self {
         #[expect(clippy::disallowed_methods, reason = "there is no configuration here")]
         let url = std::env::var("DATABASE_URL").expect("DATABASE_URL is set by `make bench`");
         let pool = PgPool::connect(&url).await.unwrap();
+        sqlx::raw_sql("drop schema public cascade; create schema public").execute(&pool).await.unwrap();
         db::migrate(&pool).await.unwrap();
         let weed = Weed::start().await;
         let (id, secret) = weed::ADMIN;
@@ -101,7 +105,7 @@ impl Replica {
             .endpoint_url(&weed.endpoint)
             .force_path_style(true);
         Client::from_conf(config.build()).create_bucket().bucket("firmware").send().await.unwrap();
-        let mut settings = vec![
+        let settings = vec![
             ("DATABASE_URL", url),
             ("AWS_ENDPOINT_URL_S3", weed.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", id.to_owned()),
@@ -112,48 +116,64 @@ impl Replica {
             ("CONNECTS_PER_ADDRESS", "1000000".to_owned()),
             ("MAX_ATTEMPTS", "1".to_owned()),
         ];
-        let server = ServeProcess::start(&borrowed(&settings)).await;
-        settings.push(("LISTEN_ADDR", server.address.to_string()));
-        let replica =
-            Self { server: Some(server), settings, pool, client: reqwest::Client::new(), _weed: weed };
-        replica.upload().await;
-        replica
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(Some(ServeProcess::start(&borrowed(&settings)).await));
+        }
+        Self { servers, settings, pool, client: reqwest::Client::new(), _weed: weed }
     }
 
-    fn server(&self) -> &ServeProcess {
-        self.server.as_ref().unwrap()
+    fn alive(&self) -> impl Iterator<Item = &ServeProcess> {
+        self.servers.iter().flatten()
     }
 
-    pub fn url(&self) -> String {
-        self.server().url("")
+    fn url(&self, path: &str) -> String {
+        self.alive().next().expect("one of them lives").url(path)
     }
 
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.alive().map(|server| server.address).collect()
+    }
+
+    /// Of all together.
     pub fn usage(&self) -> Usage {
-        usage(self.server().pid)
+        let sum =
+            |all: Usage, one: Usage| Usage { resident: all.resident + one.resident, cpu: all.cpu + one.cpu };
+        self.alive().map(|server| usage(server.pid)).reduce(sum).expect("one of them lives")
     }
 
-    async fn upload(&self) {
+    pub async fn upload(&self, version: &'static str) {
         let file = Part::bytes(esp8266_image(512 << 10, 1)).file_name("firmware.bin");
-        let form = Form::new().text("version", "1.5.0").part("file", file);
-        let answer = self.client.post(self.server().url("/api/firmware/upload")).multipart(form);
+        let form = Form::new().text("version", version).part("file", file);
+        let answer = self.client.post(self.url("/api/firmware/upload")).multipart(form);
         assert_eq!(answer.send().await.unwrap().status(), 201);
     }
 
-    /// Offers the release to everyone at once.
-    pub async fn roll_out(&self) {
-        let body = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate"});
-        let answer = self.client.post(self.server().url("/api/rollouts")).json(&body);
+    /// Offers a release to everyone at once.
+    pub async fn roll_out(&self, version: &str) {
+        let body = json!({"firmware_version": version, "target": {"all": true}, "rollout_type": "immediate"});
+        let answer = self.client.post(self.url("/api/rollouts")).json(&body);
         assert_eq!(answer.send().await.unwrap().status(), 201);
     }
 
-    async fn count(&self, sql: &'static str) -> usize {
+    /// A number that the database knows.
+    pub async fn count(&self, sql: &'static str) -> usize {
         sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool).await.unwrap() as usize
     }
 
+    /// Until so many are connected to a replica that lives.
     pub async fn until_online(&self, printers: usize) {
-        let sql = "select count(*) from printers p join replicas r on r.id = p.replica where r.lease_until > now() \
-                   and r.id = (select id from replicas order by lease_until desc limit 1)";
-        until(async || self.count(sql).await >= printers).await;
+        let alive: Vec<_> = self.alive().map(|server| server.address.to_string()).collect();
+        assert!(!alive.is_empty());
+        // Those that were killed have their lease for a while.
+        let sql = "select count(*) from printers p join \
+             (select id from replicas order by lease_until desc limit $1) r on r.id = p.replica";
+        let online = async || {
+            let count =
+                sqlx::query_scalar::<_, i64>(sql).bind(alive.len() as i64).fetch_one(&self.pool).await;
+            count.unwrap() as usize
+        };
+        until(async || online().await >= printers).await;
     }
 
     pub async fn until_failed(&self, printers: usize) {
@@ -163,29 +183,41 @@ impl Replica {
 
     /// Until so many messages of a kind were taken in.
     pub async fn until_said(&self, kind: &str, count: usize) {
-        let url = format!("http://{}/metrics", self.server().internal);
         let name = format!("paperminder_messages_total{{kind=\"{kind}\"}} ");
         until(async || {
-            let metrics = self.client.get(&url).send().await.unwrap().text().await.unwrap();
-            let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-            line.is_some_and(|said| said.parse::<usize>().unwrap() >= count)
+            let mut said = 0;
+            for server in self.alive() {
+                let url = format!("http://{}/metrics", server.internal);
+                let metrics = self.client.get(&url).send().await.unwrap().text().await.unwrap();
+                let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+                said += line.map_or(0, |said| said.parse::<usize>().unwrap());
+            }
+            said >= count
         })
         .await;
     }
 
-    /// Rows written so far.
-    pub async fn written(&self) -> usize {
+    /// Rows written so far, by table.
+    pub async fn written(&self) -> HashMap<String, i64> {
         let mut conn = self.pool.acquire().await.unwrap();
         // What sessions have counted reaches the views within a second of their rest.
         sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *conn).await.unwrap();
-        let sql = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables";
-        sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() as usize
+        let sql = "select relname::text, n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables";
+        sqlx::query_as(sql).fetch_all(&mut *conn).await.unwrap().into_iter().collect()
     }
 
-    /// Kills it, and starts another in its place.
+    /// SIGKILL.
+    pub async fn kill(&mut self, index: usize) {
+        self.servers[index].take().expect("it lives").kill().await;
+    }
+
+    /// Kills the first, and starts another in its place.
     pub async fn restart(&mut self) {
-        self.server.take().unwrap().kill().await;
-        self.server = Some(ServeProcess::start(&borrowed(&self.settings)).await);
+        let server = self.servers[0].take().expect("it lives");
+        let address = server.address.to_string();
+        server.kill().await;
+        let settings = [borrowed(&self.settings), vec![("LISTEN_ADDR", address.as_str())]].concat();
+        self.servers[0] = Some(ServeProcess::start(&settings).await);
     }
 }
 

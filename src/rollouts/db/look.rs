@@ -165,7 +165,8 @@ pub(in crate::rollouts) async fn silent(
     since: Time,
 ) -> Result<Vec<(i32, i64)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select stage, count(*) as "count!" from update_history where rollout_id = $1 and open and last_activity_at < $2 group by 1"#,
+        r#"select stage, count(*) as "count!" from update_history where rollout_id = $1 and open and started_at < $2 and last_activity_at < $2
+           group by 1"#,
         rollout.0,
         since
     );

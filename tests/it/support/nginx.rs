@@ -1,4 +1,5 @@
-//! nginx as a caching proxy before a bucket, which is what a CDN is to a printer. `scripts/setup test` installs it.
+//! nginx: as a caching proxy before a bucket, which is what a CDN is to a printer, or as it is configured.
+//! `scripts/setup test` installs it.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -68,9 +69,14 @@ http {
 impl Nginx {
     /// Starts it before the bucket at `origin`, as in `http://host:port/bucket`, and waits until it answers.
     pub async fn before(origin: &str) -> Self {
+        Self::start(&CONFIG.replace("ORIGIN", origin)).await
+    }
+
+    /// Starts it on a free port, which stands in the configuration as `PORT`, and waits until it answers.
+    pub async fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [port] = free_ports();
-        let config = CONFIG.replace("PORT", &port.to_string()).replace("ORIGIN", origin);
+        let config = config.replace("PORT", &port.to_string());
         std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
         let child = Command::new(program())
             .arg("-p")

@@ -10,6 +10,7 @@ use paperminder_ota::clock::Clock;
 use paperminder_ota::firmware::{self, Amendment, Selector};
 use paperminder_ota::ids::{Handle, PrinterRef, UpdateId};
 use paperminder_ota::jobs;
+use paperminder_ota::printers;
 use paperminder_ota::push::{self, Hint};
 use paperminder_ota::rollouts::{self, Change, Force, Plan, Rollout, Status, Work};
 use paperminder_ota::state::AppState;
@@ -80,10 +81,13 @@ async fn a_report_and_a_subscribe_at_the_same_moment_are_both_counted(pool: PgPo
         device.connect(&app).await;
         let work = Work { scan: true, ..Work::default() };
         app.engine.turn(&mut Plan::default(), &work).await.unwrap();
-        let update = Rows::read(&ground.pool).await.updates[0].id;
+        let rows = Rows::read(&ground.pool).await;
+        let (update, printer) = (rows.updates[0].id, rows.updates[0].printer);
 
         let mut tx = ground.pool.begin().await.unwrap();
-        let changed = updates::report(&mut tx, &[(UpdateId(update), &outcome)], clock.now()).await.unwrap();
+        printers::hold(&mut tx, &[PrinterRef(printer)]).await.unwrap();
+        let outcomes = [(UpdateId(update), &outcome, None)];
+        let changed = updates::report(&mut tx, &outcomes, clock.now()).await.unwrap();
         assert!(changed.contains(&UpdateId(update)));
         device.boot(Runs::Other("1.1.0"));
         let elsewhere = app.clone();
