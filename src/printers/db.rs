@@ -18,13 +18,16 @@ pub(super) static SORTS: &[Sort] = &[
     Sort { name: "number", sql: "p.number", cast: "bigint" },
     Sort { name: "printer_name", sql: "coalesce(p.printer_name, '')", cast: "text" },
     Sort { name: "firmware_version", sql: "p.version_key", cast: "text collate \"C\"" },
-    Sort { name: "last_connected", sql: "coalesce(p.last_connected, '-infinity')", cast: "timestamptz" },
+    Sort { name: "last_connected", sql: "coalesce(q.last_connected, '-infinity')", cast: "timestamptz" },
 ];
 
-/// All columns that REST shows.
+/// All columns that REST shows, and where they are from.
 pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
-    p.update_channel, p.bucket, p.last_connected, p.last_disconnected, p.last_ip, p.created_at, p.updated_at, \
-    exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now()) as online, p.time_zone";
+    p.update_channel, p.bucket, q.last_connected, q.last_disconnected, q.last_ip, p.created_at, p.updated_at, r.id is not null as online, \
+    p.time_zone, q.online_seconds + case when r.id is null then 0 else extract(epoch from now() - q.last_connected)::float8 end \
+    as online_seconds, extract(epoch from now() - p.created_at)::float8 as known_seconds";
+pub(super) const FROM: &str = "printers p left join presence q on q.printer = p.id \
+    left join replicas r on r.id = q.replica and r.lease_until > now()";
 
 /// Writes what subscribe messages said, in one statement. None for a socket whose printer has a newer one, here or
 /// elsewhere: it has nothing to say any more. The rows are held from here on.
@@ -85,6 +88,9 @@ impl Written {
 }
 
 /// The statement; each printer once. By `printer_id`.
+///
+/// A printer that is as it was writes its presence alone. One that goes online again was online before until it said that
+/// it went, or its replica's lease ended.
 async fn written(
     conn: &mut PgConnection,
     arrivals: &[&Arrival],
@@ -103,28 +109,58 @@ async fn written(
     .fetch_all(&mut *conn)
     .await?;
     let rows = sqlx::query!(
-        r#"insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-               auto_update, update_channel, last_connected, last_ip, replica, connection, max_url_length, follows_redirects, time_zone)
-           select s.id, s.printer_id, s.user_id, s.printer_name, s.bucket, s.platform, s.firmware_version, s.version_key,
-               s.auto_update, s.update_channel, $1, s.last_ip, $2, coalesce(s.connection, nextval('printer_connections')),
-               s.max_url_length, s.follows_redirects, s.time_zone
-           from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::text[], $10::text[],
-                   $11::bool[], $12::text[], $13::text[], $14::bigint[], $15::int[], $16::bool[], $17::text[])
-               as s (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-                   auto_update, update_channel, last_ip, connection, max_url_length, follows_redirects, time_zone)
-           order by s.printer_id
-           on conflict (printer_id) do update set
-               user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
-               firmware_version = excluded.firmware_version, version_key = excluded.version_key,
-               auto_update = excluded.auto_update, update_channel = excluded.update_channel,
-               last_connected = excluded.last_connected, last_ip = excluded.last_ip, replica = excluded.replica,
-               connection = excluded.connection, max_url_length = excluded.max_url_length,
-               follows_redirects = excluded.follows_redirects, time_zone = excluded.time_zone, updated_at = now(),
-               installed_release = case when p.version_key = excluded.version_key then p.installed_release end,
-               installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
-               previous_version = case when p.version_key = excluded.version_key then p.previous_version end
-           where p.connection <= excluded.connection
-           returning p.id, p.printer_id, p.connection, p.installed_release, p.installed_rollout, p.previous_version"#,
+        r#"with said as materialized (
+               select s.*, p.id as known, p.number, p.installed_release, p.installed_rollout, p.previous_version,
+                   (p.user_id, p.printer_name, p.platform, p.firmware_version, p.version_key, p.auto_update, p.update_channel,
+                       p.max_url_length, p.follows_redirects, p.time_zone)
+                   is distinct from (s.user_id, s.printer_name, s.platform, s.firmware_version, s.version_key, s.auto_update,
+                       s.update_channel, s.max_url_length, s.follows_redirects, s.time_zone) as is_news
+               from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::text[], $10::text[],
+                       $11::bool[], $12::text[], $13::text[], $14::bigint[], $15::int[], $16::bool[], $17::text[])
+                   as s (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
+                       auto_update, update_channel, last_ip, connection, max_url_length, follows_redirects, time_zone)
+               left join printers p using (printer_id) left join presence q on q.printer = p.id
+               where q.connection is null or s.connection is null or q.connection <= s.connection
+           ),
+           news as (
+               insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
+                   auto_update, update_channel, max_url_length, follows_redirects, time_zone)
+               select id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key, auto_update,
+                   update_channel, max_url_length, follows_redirects, time_zone
+               from said where is_news order by printer_id
+               on conflict (printer_id) do update set
+                   user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
+                   firmware_version = excluded.firmware_version, version_key = excluded.version_key,
+                   auto_update = excluded.auto_update, update_channel = excluded.update_channel,
+                   max_url_length = excluded.max_url_length, follows_redirects = excluded.follows_redirects,
+                   time_zone = excluded.time_zone, updated_at = now(),
+                   installed_release = case when p.version_key = excluded.version_key then p.installed_release end,
+                   installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
+                   previous_version = case when p.version_key = excluded.version_key then p.previous_version end
+               returning p.id, p.number, p.printer_id, p.installed_release, p.installed_rollout, p.previous_version
+           ),
+           here as (
+               select * from news
+               union all
+               select known, number, printer_id, installed_release, installed_rollout, previous_version from said where not is_news
+           ),
+           present as (
+               insert into presence as q (printer, number, connection, replica, last_connected, last_ip)
+               select here.id, here.number, coalesce(said.connection, nextval('printer_connections')), $2, $1, said.last_ip
+               from here join said using (printer_id)
+               on conflict (printer) do update set
+                   connection = excluded.connection, replica = excluded.replica, last_ip = excluded.last_ip,
+                   last_connected = case when q.connection = excluded.connection and q.replica is not null
+                       then q.last_connected else excluded.last_connected end,
+                   online_seconds = q.online_seconds + case when q.connection = excluded.connection then 0
+                       else coalesce((select greatest(extract(epoch from least(r.lease_until, excluded.last_connected) - q.last_connected), 0)
+                           from replicas r where r.id = q.replica), 0) end
+               where q.connection <= excluded.connection
+               returning q.printer, q.connection
+           )
+           select here.id as "id!", here.printer_id as "printer_id!", present.connection as "connection!", here.installed_release,
+               here.installed_rollout, here.previous_version
+           from here join present on present.printer = here.id"#,
         now,
         replica.0,
         &column(arrivals, |_| PrinterRef::generate().0),
@@ -226,24 +262,25 @@ pub async fn connections(
     printers: &[PrinterRef],
 ) -> Result<HashMap<PrinterRef, i64>, sqlx::Error> {
     let ids: Vec<_> = printers.iter().map(|printer| printer.0).collect();
-    let rows = sqlx::query!("select id, connection from printers where id = any($1)", &ids);
-    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (PrinterRef(row.id), row.connection)).collect())
+    let rows = sqlx::query!("select printer, connection from presence where printer = any($1)", &ids);
+    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (PrinterRef(row.printer), row.connection)).collect())
 }
 
-/// Marks printers offline, unless a newer socket of theirs is somewhere. Returns those that are; their rows are held
-/// from here on.
+/// Marks printers offline, unless a newer socket of theirs is somewhere. Returns those that are. The printers' rows are
+/// held from here on.
 pub async fn disconnected(
     conn: &mut PgConnection,
     sockets: &[(PrinterRef, i64)],
     now: Time,
 ) -> Result<HashSet<PrinterRef>, sqlx::Error> {
+    let printers: Vec<_> = sockets.iter().map(|(printer, _)| *printer).collect();
+    hold(conn, &printers).await?;
     let gone = sqlx::query_scalar!(
-        "with ended as (select * from unnest($1::uuid[], $2::bigint[]) as e (id, connection)), \
-         held as materialized (select p.id from printers p join ended e using (id) where p.connection = e.connection \
-             order by p.id for no key update of p) \
-         update printers p set replica = null, last_disconnected = $3, updated_at = now() \
-         from held join ended e using (id) where p.id = held.id and p.connection = e.connection returning p.id",
-        &sockets.iter().map(|(printer, _)| printer.0).collect::<Vec<_>>(),
+        "update presence q set replica = null, last_disconnected = $3, \
+             online_seconds = q.online_seconds + greatest(extract(epoch from $3 - q.last_connected), 0) \
+         from unnest($1::uuid[], $2::bigint[]) as e (printer, connection) \
+         where q.printer = e.printer and q.connection = e.connection and q.replica is not null returning q.printer",
+        &printers.iter().map(|printer| printer.0).collect::<Vec<_>>(),
         &sockets.iter().map(|(_, connection)| *connection).collect::<Vec<_>>(),
         now
     );
@@ -268,6 +305,8 @@ impl FromRow<'_, PgRow> for Printer {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let name: Option<String> = row.try_get("printer_name")?;
         let bucket: i16 = row.try_get("bucket")?;
+        let online: f64 = row.try_get::<Option<_>, _>("online_seconds")?.unwrap_or_default();
+        let known: f64 = row.try_get("known_seconds")?;
         Ok(Self {
             id: row.try_get("id")?,
             number: row.try_get("number")?,
@@ -284,6 +323,8 @@ impl FromRow<'_, PgRow> for Printer {
             last_connected: row.try_get("last_connected")?,
             last_disconnected: row.try_get("last_disconnected")?,
             last_ip: row.try_get("last_ip")?,
+            online_seconds: online as u64,
+            uptime_percent: (1000.0 * (online / known.max(1.0)).clamp(0.0, 1.0)).round() / 10.0,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
             time_zone: row.try_get("time_zone")?,
@@ -292,7 +333,7 @@ impl FromRow<'_, PgRow> for Printer {
 }
 
 pub(super) async fn get(conn: &mut PgConnection, printer: PrinterRef) -> Result<Printer, sqlx::Error> {
-    let mut query = QueryBuilder::new(format!("select {COLUMNS} from printers p where p.id = "));
+    let mut query = QueryBuilder::new(format!("select {COLUMNS} from {FROM} where p.id = "));
     query.push_bind(printer.0).build_query_as().fetch_one(conn).await
 }
 
@@ -326,9 +367,12 @@ pub(super) fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
     // Two sentences for the two cases: the few that are online are found by an index.
     if let Some(online) = by.online {
         query.push(match online {
-            true => " and p.replica in (select id from replicas where lease_until > now())",
+            true => {
+                " and p.id in (select printer from presence where replica in (select id from replicas where lease_until > now()))"
+            }
             false => {
-                " and not exists (select 1 from replicas r where r.id = p.replica and r.lease_until > now())"
+                " and not exists (select 1 from presence o join replicas l on l.id = o.replica and l.lease_until > now() \
+                 where o.printer = p.id)"
             }
         });
     }
@@ -361,7 +405,7 @@ pub(super) async fn list(
         _ => counted(conn, ROWS, by).await?,
     };
     let mut query =
-        QueryBuilder::new(format!("select {COLUMNS}, {} from printers p where true", page.sort_key()));
+        QueryBuilder::new(format!("select {COLUMNS}, {} from {FROM} where true", page.sort_key()));
     filter(&mut query, by);
     page.push(&mut query, "p.number");
     let mut rows = query.build().fetch_all(conn).await?;

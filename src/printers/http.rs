@@ -106,7 +106,7 @@ async fn list(
 async fn export(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
     let (by, format) = (read(&mut params), Format::read(&mut params));
     params.finish()?;
-    let mut query = export::cursor(&format!("select {} from printers p where true", db::COLUMNS));
+    let mut query = export::cursor(&format!("select {} from {} where true", db::COLUMNS, db::FROM));
     db::filter(&mut query, &by);
     query.push(" order by p.number");
     app.exports.stream::<Printer>(&app.pool, query, "printers", format).await

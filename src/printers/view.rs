@@ -14,7 +14,7 @@ use crate::words::{Channel, Platform};
     "user_id": "user-123", "printer_name": "Front Desk", "name": "Front Desk", "platform": "esp8266", "firmware_version": "1.0.0",
     "auto_update": true, "update_channel": "stable", "bucket": 37, "online": true, "last_connected": "2026-01-15T10:00:00Z",
     "last_disconnected": null, "last_ip": "192.0.2.7", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:00:00Z",
-    "time_zone": "Europe/Rome"
+    "online_seconds": 1206000, "uptime_percent": 99.7, "time_zone": "Europe/Rome"
 }))]
 pub struct Printer {
     pub(super) id: Uuid,
@@ -33,6 +33,10 @@ pub struct Printer {
     pub(super) last_connected: Option<DateTime<Utc>>,
     pub(super) last_disconnected: Option<DateTime<Utc>>,
     pub(super) last_ip: Option<String>,
+    /// For how long it was online since it is known, in seconds.
+    pub(super) online_seconds: u64,
+    /// The same as a share of that time, 0 to 100.
+    pub(super) uptime_percent: f64,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
     /// IANA name, as it said it itself; null when it said none.

@@ -55,7 +55,8 @@ pub async fn claim(
                as c (id, rollout, epoch, printer, connection, release, version, from_version, tries, stone)
            join update_rollouts r on r.id = c.rollout and r.epoch = c.epoch and r.status in ('active', 'completed') and r.deleted_at is null
            join firmware_versions f on f.id = c.release and f.deprecated_at is null
-           join printers p on p.id = c.printer and p.connection = c.connection and p.firmware_version = c.from_version
+           join printers p on p.id = c.printer and p.firmware_version = c.from_version
+           join presence q on q.printer = c.printer and q.connection = c.connection
            cross join lateral (
                select max(u.attempt) as attempt, max(u.tries) filter (where u.last) as tries from update_history u
                where u.printer = c.printer and (u.rollout_id = c.rollout) is true
@@ -124,8 +125,8 @@ pub async fn reoffer(
            )
            update update_history u set sends = u.sends + 1, last_activity_at = $3
            from wanted join held using (id) left join update_history h on h.id = wanted.id left join live on live.id = h.rollout_id,
-               printers p
-           where wanted.id = u.id and p.id = u.printer and p.connection = wanted.connection
+               presence q
+           where wanted.id = u.id and q.printer = u.printer and q.connection = wanted.connection
              and (u.rollout_id is null or live.id is not null)
              and u.open and u.status = 'pending' and u.socket_lost_at is null
            returning u.id, coalesce(live.epoch, 0) as "epoch!""#,

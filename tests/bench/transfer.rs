@@ -161,8 +161,8 @@ impl Bench {
         let id = sqlx::query_scalar("select id from firmware_versions order by number desc limit 1");
         let release = FirmwareId(id.fetch_one(&mut *conn).await.unwrap());
         let (printer, update) = (PrinterRef(uuid::Uuid::now_v7()), UpdateId::generate());
-        let sql = "insert into printers (id, printer_id, user_id, bucket, version_key, connection) \
-                   values ($1, $1::text, 'somebody', 0, '', 0)";
+        let sql = "insert into printers (id, printer_id, user_id, bucket, version_key) \
+                   values ($1, $1::text, 'somebody', 0, '')";
         sqlx::query(sql).bind(printer.0).execute(&mut *conn).await.unwrap();
         let sql = "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt) \
                    values ($1, $2, $3, '1.0.0', '0.0.0', 1)";

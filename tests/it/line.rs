@@ -333,6 +333,44 @@ async fn printers_of_a_replica_without_a_lease_are_offline(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_printer_s_uptime_is_what_it_was_connected(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let uptime = async |online: bool, seconds: i64, percent: f64| {
+        let is_near = |printer: &Value| {
+            let seconds_of = printer["online_seconds"].as_i64().unwrap();
+            let percent_of = printer["uptime_percent"].as_f64().unwrap();
+            printer["online"] == online
+                && (seconds..seconds + 20).contains(&seconds_of)
+                && (percent_of - percent).abs() < 1.0
+        };
+        server.wait("/api/printers/1", is_near).await;
+    };
+    let earlier = async |sql: &'static str| {
+        assert_eq!(sqlx::query(sql).execute(&server.pool).await.unwrap().rows_affected(), 1, "{sql}");
+    };
+    let printer = Printer::online(server.printer(1)).await.unwrap();
+    server.wait("/api/printers/1", |printer| printer["online"] == true).await;
+    earlier("update printers set created_at = now() - interval '1 hour'").await;
+    earlier("update presence set last_connected = now() - interval '30 minutes'").await;
+    uptime(true, 1800, 50.0).await;
+    printer.close().await.unwrap();
+    uptime(false, 1800, 50.0).await;
+
+    // Its replica dies: it was there until the lease ended.
+    let _printer = Printer::online(server.printer(1)).await.unwrap();
+    uptime(true, 1800, 50.0).await;
+    earlier("insert into replicas (id, name, lease_until) values (gen_random_uuid(), 'dead', now() - interval '10 minutes')").await;
+    earlier(
+        "update presence set last_connected = now() - interval '15 minutes', \
+         replica = (select id from replicas where name = 'dead')",
+    )
+    .await;
+    let _newer = Printer::online(server.printer(1)).await.unwrap();
+    uptime(true, 2100, 58.3).await;
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn a_full_replica_refuses_cheaply_and_says_when_to_come_back(pool: PgPool) {
     let server = Server::with(pool, &[("MAX_CONNECTIONS", "1")]).await;
     let _first = Printer::online(server.printer(1)).await.unwrap();

@@ -15,8 +15,8 @@ use crate::support::{SOON, Server};
 async fn history(server: &Server, printers: i64) {
     server.release("1.5.0", "stable").await;
     for sql in [
-        "insert into printers (id, printer_id, user_id, printer_name, bucket, version_key, connection) \
-         select gen_random_uuid(), 'printer-' || n, case n % 2 when 0 then 'a' else 'b' end, '=1+' || n, 1, 'k', n \
+        "insert into printers (id, printer_id, user_id, printer_name, bucket, version_key) \
+         select gen_random_uuid(), 'printer-' || n, case n % 2 when 0 then 'a' else 'b' end, '=1+' || n, 1, 'k' \
          from generate_series(1, $1) n",
         "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt, status, open, reason, \
              error_message, started_at, completed_at, confirmed_at) \

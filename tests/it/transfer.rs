@@ -111,8 +111,8 @@ async fn hand_out(pool: &PgPool, release: FirmwareId, version: &str, count: usiz
     let printers: Vec<_> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
     let updates: Vec<_> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
     sqlx::query(
-        "insert into printers (id, printer_id, user_id, bucket, version_key, connection) \
-         select id, id::text, 'somebody', 0, '', 0 from unnest($1::uuid[]) as p (id)",
+        "insert into printers (id, printer_id, user_id, bucket, version_key) \
+         select id, id::text, 'somebody', 0, '' from unnest($1::uuid[]) as p (id)",
     )
     .bind(&printers)
     .execute(pool)

@@ -1,7 +1,6 @@
 //! A process full of printers of `simulate`, which does as it is told on its standard input, a line a command, and
 //! answers each with a line. A printer that loses its socket comes back, as the printers' library does.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,6 @@ use super::PATIENCE;
 
 /// First handshakes under way at once.
 const AT_ONCE: usize = 256;
-/// Printers of one local address: one address runs out of ports.
-const OF_ADDRESS: u64 = 5000;
 /// As the printers' library does.
 const RETRY: Duration = Duration::from_millis(500);
 /// Within it, what was sent twice has arrived.
@@ -38,7 +35,6 @@ enum Told {
 
 fn options(server: &str, index: u64) -> PrinterOptions {
     let mut options = PrinterOptions::new(server, index);
-    options.source_ip = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1 + (index / OF_ADDRESS) as u8)));
     options.pace.connect = PATIENCE;
     options
 }

@@ -166,7 +166,7 @@ impl Replicas {
         let alive: Vec<_> = self.alive().map(|server| server.address.to_string()).collect();
         assert!(!alive.is_empty());
         // Those that were killed have their lease for a while.
-        let sql = "select count(*) from printers p join \
+        let sql = "select count(*) from presence p join \
              (select id from replicas order by lease_until desc limit $1) r on r.id = p.replica";
         let online = async || {
             let count =

@@ -89,7 +89,7 @@ pub fn rollouts(world: &World, out: &mut String) {
 }
 
 pub const PRINTERS: &str = "printers (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key, auto_update, \
-    update_channel, last_connected, last_disconnected, last_ip, connection, created_at, updated_at, installed_release, \
+    update_channel, created_at, updated_at, installed_release, \
     installed_rollout, previous_version)";
 
 pub fn printer(world: &World, index: u64, out: &mut String) {
@@ -97,7 +97,6 @@ pub fn printer(world: &World, index: u64, out: &mut String) {
     let version = &world.versions[printer.runs()];
     let by = printer.installed_by();
     let release = by.and_then(|wave| world.release(wave + 1, &printer));
-    let last_disconnected = printer.last_connected + TimeDelta::minutes(20);
     line(
         out,
         &[
@@ -111,10 +110,6 @@ pub fn printer(world: &World, index: u64, out: &mut String) {
             &version.key(),
             &printer.auto_update,
             &printer.channel,
-            &printer.last_connected,
-            &last_disconnected.min(world.now),
-            &format_args!("10.{}.{}.{}", index >> 16 & 255, index >> 8 & 255, index & 255),
-            &0,
             &printer.created_at,
             &printer.last_connected,
             &or_null(release.map(|release| release.id)),

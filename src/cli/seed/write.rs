@@ -76,15 +76,22 @@ pub async fn write(
     bar.set_message("indexes");
     bare.restore(&mut tx).await?;
     bar.set_message("sums");
-    for sum in [FLEET, ATTEMPTED, OUTCOMES] {
+    for sum in [PRESENCE, FLEET, ATTEMPTED, OUTCOMES] {
         run(&mut tx, sum).await?;
     }
     tx.commit().await?;
     bar.set_message("vacuum");
     // Not in a transaction. Autovacuum would do it too, some minutes later.
     run(conn, "set statement_timeout = 0").await?;
-    for table in ["printers", "update_history", "update_rollouts", "firmware_versions", "census", "outcomes"]
-    {
+    for table in [
+        "printers",
+        "presence",
+        "update_history",
+        "update_rollouts",
+        "firmware_versions",
+        "census",
+        "outcomes",
+    ] {
         run(conn, &format!("vacuum (analyze) {table}")).await?;
     }
     Ok(())
@@ -149,6 +156,11 @@ impl Bare {
         Ok(())
     }
 }
+
+/// Each was there for twenty minutes, and nobody is there now.
+const PRESENCE: &str = "insert into presence (printer, number, connection, last_connected, last_disconnected, last_ip, online_seconds) \
+    select id, number, 0, updated_at, least(updated_at + interval '20 minutes', now()), \
+        concat_ws('.', 10, number >> 16 & 255, number >> 8 & 255, number & 255), 1200 from printers";
 
 // What the triggers would have written row by row; as in the migrations that made these tables.
 const FLEET: &str = "

@@ -127,8 +127,8 @@ pub(in crate::rollouts) async fn untried(
     let rows = sqlx::query!(
         r#"select p.platform as "platform: Platform", p.firmware_version, p.auto_update, p.update_channel as "channel: Channel",
                p.installed_release, p.installed_rollout
-           from update_rollouts r, printers p
-           where r.id = $1 and p.bucket < r.rollout_percentage and p.replica is not null
+           from update_rollouts r, printers p join presence q on q.printer = p.id
+           where r.id = $1 and p.bucket < r.rollout_percentage and q.replica is not null
              and rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version)
              and not exists (select 1 from update_history u where u.rollout_id = r.id and u.printer = p.id and u.last)
            group by 1, 2, 3, 4, 5, 6"#,

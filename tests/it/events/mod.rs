@@ -79,7 +79,7 @@ async fn progress_and_counters_are_no_events(pool: PgPool) {
     for sql in [
         "update firmware_versions set download_count = download_count + 1",
         "update update_rollouts set updated_at = now()",
-        "insert into printers (id, printer_id, user_id, bucket, version_key, connection) select gen_random_uuid(), 'p', 'u', 1, 'k', 1",
+        "insert into printers (id, printer_id, user_id, bucket, version_key) select gen_random_uuid(), 'p', 'u', 1, 'k'",
         "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt) \
          select gen_random_uuid(), p.id, f.id, f.version, '1.4.0', 1 from printers p, firmware_versions f",
         "update update_history set last_percent = 40, last_status_message = 'Downloading 40%', last_activity_at = now()",

@@ -106,9 +106,12 @@ impl Fleet {
         let ids: Vec<_> = says.iter().map(|_| PrinterRef::generate()).collect();
         let buckets: Vec<_> = says.iter().map(|said| printers::bucket(&said.printer_id)).collect();
         let connections: Vec<i64> = sqlx::query_scalar(
-            "insert into printers (id, printer_id, user_id, bucket, firmware_version, version_key, replica, connection) \
-             select id, printer_id, 'user', bucket, '1.4.0', $4, $5, nextval('printer_connections') \
-             from unnest($1::uuid[], $2::text[], $3::smallint[]) as p (id, printer_id, bucket) returning connection",
+            "with known as ( \
+                 insert into printers (id, printer_id, user_id, bucket, firmware_version, version_key) \
+                 select id, printer_id, 'user', bucket, '1.4.0', $4 \
+                 from unnest($1::uuid[], $2::text[], $3::smallint[]) as p (id, printer_id, bucket) returning id, number) \
+             insert into presence (printer, number, connection, replica) \
+             select id, number, nextval('printer_connections'), $5 from known returning connection",
         )
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .bind(says.iter().map(|said| said.printer_id.to_string()).collect::<Vec<_>>())
