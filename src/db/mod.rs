@@ -18,11 +18,18 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest statement, and longest wait for a lock, by PostgreSQL's own clock. Migrations lift both.
 const STATEMENT_TIMEOUT: &str = "30s";
 const LOCK_TIMEOUT: &str = "10s";
+/// Longest silence in a transaction. Somebody that was frozen inside one would hold its rows, and with them everybody
+/// who needs one of these, until it wakes.
+const SILENCE_TIMEOUT: &str = "10s";
 
 /// Connection options with this product's name on them, so that `pg_stat_activity` tells who is who.
 pub fn options(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
     let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("paperminder-ota");
-    Ok(options.options([("statement_timeout", STATEMENT_TIMEOUT), ("lock_timeout", LOCK_TIMEOUT)]))
+    Ok(options.options([
+        ("statement_timeout", STATEMENT_TIMEOUT),
+        ("lock_timeout", LOCK_TIMEOUT),
+        ("idle_in_transaction_session_timeout", SILENCE_TIMEOUT),
+    ]))
 }
 
 /// A pool of at most `most` connections. It connects when first used.
@@ -39,11 +46,11 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        // PostgreSQL, appendix A: 08 connection, 28 authorization, 3D000 no such database, 53 resources, 55000 a
+        // PostgreSQL, appendix A: 08 connection, 25P03 a transaction that was silent for too long, 28 authorization, 3D000 no such database, 53 resources, 55000 a
         // database that takes no connections, 57 operator intervention and statements that took too long; 40001, 40P01 and
         // 55P03 a conflict that a second try does not meet. None of our statements causes one of these by itself.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "28", "3D000", "40001", "40P01", "53", "55000", "55P03", "57"]
+            ["08", "25P03", "28", "3D000", "40001", "40P01", "53", "55000", "55P03", "57"]
                 .iter()
                 .any(|class| code.starts_with(class))
         }),

@@ -98,6 +98,8 @@ impl Exports {
             )
         })?;
         let mut tx = pool.begin().await?;
+        // A client may take its time, as long as SILENCE.
+        sqlx::query("set local idle_in_transaction_session_timeout = '2min'").execute(&mut *tx).await?;
         declare(&mut tx, query).await?;
         // The first rows before the answer: what is wrong with the query or the database is a problem, not a broken file.
         let first = fetch::<T>(&mut tx).await?;

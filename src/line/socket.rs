@@ -45,6 +45,8 @@ const PING_EVERY: Duration = Duration::from_secs(25);
 const SILENT_PINGS: u32 = 2;
 /// Longest time for writing one frame.
 const SEND_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to a close of ours, and with it for what the printer said before it read that.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 
 type Socket = WebSocketStream<Connection>;
 
@@ -154,6 +156,9 @@ async fn serve(
         let frame = Frame::Close(Some(CloseFrame { code, reason: reason.into() }));
         let _ = timeout(SEND_WITHIN, socket.send(frame)).await;
     }
+    if end == End::Ours {
+        let _ = timeout(LAST_WORDS_WITHIN, Box::pin(hear_out(&user, &mut socket, &mut session))).await;
+    }
     drop(socket);
     Box::pin(session.end(matches!(end, End::LetGo | End::Silent))).await;
 }
@@ -230,6 +235,18 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut Socket, session: &
                 leave_at = Some(app.shutdown.turn());
                 ending.set(app.shutdown.hard.cancelled());
             }
+        }
+    }
+}
+
+/// Takes in what was on its way when we closed. A report that is not read is lost for good, and a socket that is dropped
+/// with something unread in it takes along what the printer has not read yet.
+async fn hear_out(user: &UserId, socket: &mut Socket, session: &mut Session) {
+    while let Some(Ok(frame)) = socket.next().await {
+        if let Frame::Text(text) = frame
+            && let Ok(report @ wire::Message::Report(..)) = wire::parse(&text, user)
+        {
+            session.take(report).await;
         }
     }
 }

@@ -35,6 +35,7 @@ mod show;
 mod talk;
 mod tally;
 mod wire;
+mod wiretap;
 
 pub use chance::{Behaviour, Fate, Noise, Odds};
 pub use fleet::{Fleet, PrinterHandle};
@@ -46,6 +47,7 @@ pub use run::{Args, run};
 pub use tally::{Event, EventKind, Summary};
 pub use tokio_tungstenite::tungstenite::Message;
 pub use wire::{Offer, offer_of};
+pub use wiretap::{Overheard, Passed, Wiretap};
 
 /// Why a simulation cannot go on.
 #[derive(Debug, thiserror::Error)]

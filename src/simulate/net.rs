@@ -30,10 +30,9 @@ use tokio_tungstenite::{
 };
 use url::Url;
 
-use super::{Error, options::PrinterOptions};
+use super::{Error, options::PrinterOptions, wiretap::Socket};
 
 pub(super) type Stream = MaybeTlsStream<TcpStream>;
-pub(super) type Socket = WebSocketStream<Stream>;
 
 /// An answer's header longer than this is no answer.
 pub(super) const LONGEST_HEADER: usize = 8 * 1024;
@@ -106,7 +105,8 @@ impl Network {
                 .write_buffer_size(0)
                 .max_frame_size(Some(options.limits.frame))
                 .max_message_size(Some(options.limits.frame));
-            Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
+            let socket = WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await;
+            Ok(Socket::new(socket, options))
         };
         // On the heap, so that an idle printer's task does not carry the room for a TLS handshake.
         timeout(options.pace.connect, Box::pin(opening)).await.map_err(|_| Error::Timeout("connecting"))?

@@ -6,7 +6,10 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::chance::{Behaviour, Fate};
+use super::{
+    chance::{Behaviour, Fate},
+    wiretap::Wiretap,
+};
 
 /// Namespace of made-up printer ids, so that two runs mean the same printers.
 const PRINTERS: Uuid = Uuid::from_u128(0x6f2c_1f0e_9a51_4d0b_8d0c_3c5b_7f2e_9a14);
@@ -133,6 +136,8 @@ pub struct PrinterOptions {
     pub limits: Limits,
     /// Local address of its connections. In a large fleet one address runs out of ports.
     pub source_ip: Option<IpAddr>,
+    /// Told whatever passes its sockets.
+    pub wiretap: Option<Wiretap>,
 }
 
 impl PrinterOptions {
@@ -164,6 +169,7 @@ impl PrinterOptions {
             pace: Pace::default(),
             limits: Limits::default(),
             source_ip: None,
+            wiretap: None,
         }
     }
 }

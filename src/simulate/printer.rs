@@ -11,9 +11,10 @@ use super::{
     Error,
     download::{self, Running},
     intake::{DownloadError, Downloaded, Plan},
-    net::{Endpoint, Network, Socket},
+    net::{Endpoint, Network},
     options::{Mode, PrinterOptions},
     wire::{self, Offer},
+    wiretap::Socket,
 };
 
 /// A connected printer that does nothing by itself, except that it answers pings while it is listened to.
@@ -158,7 +159,7 @@ impl Printer {
     pub async fn close(mut self) -> Result<(), Error> {
         let limit = self.options.pace.connect;
         let farewell = async {
-            self.socket.close(None).await?;
+            self.socket.send_close().await?;
             while let Some(message) = self.socket.next().await {
                 message?;
             }

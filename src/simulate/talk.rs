@@ -13,10 +13,10 @@ use super::{
     install::{Install, next_step},
     intake::{Downloaded, Step},
     life::{Life, Phase},
-    net::Socket,
     options::Mode,
     tally::{EventKind, Online},
     wire::{self, Incoming, Offer},
+    wiretap::Socket,
 };
 
 /// What a test may have a printer do.
@@ -251,7 +251,7 @@ impl Life {
     /// Closes as the protocol wants it, but waits for the answer no longer than for any other write.
     async fn close(&self, socket: &mut Socket) {
         let farewell = async {
-            if socket.close(None).await.is_ok() {
+            if socket.send_close().await.is_ok() {
                 while let Some(Ok(_)) = socket.next().await {}
             }
         };

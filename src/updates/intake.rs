@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,9 @@ use crate::printers::{self, Arrival, Subscribed};
 
 /// Attempts whose progress one statement writes.
 const PROGRESS: usize = 2000;
+/// A subscribe message that waited longer for the database is not written any more: its printer may have been elsewhere
+/// since, and would be taken back to what it ran then. It says it again on a new socket.
+const STALE: Duration = Duration::from_secs(10);
 
 /// The last word of each attempt that is not written yet.
 type Lane = Arc<Mutex<HashMap<UpdateId, Progress>>>;
@@ -88,9 +92,9 @@ impl Intake {
     }
 
     /// The printer's row, and what its version proves about its open update. `Some(None)`: a newer socket of the printer
-    /// is somewhere. None: the process ends, or the database refused.
+    /// is somewhere, or may be. None: the process ends, or the database refused.
     pub async fn arrival(&self, arrival: Arrival) -> Option<Option<Welcome>> {
-        self.arrivals.write(arrival).await
+        self.arrivals.write((Instant::now(), arrival)).await
     }
 
     /// How an attempt went. None: the process ends, or the database refused.
@@ -142,14 +146,19 @@ struct Arrivals {
 }
 
 impl Write for Arrivals {
-    type Item = Arrival;
+    /// With the moment at which it came.
+    type Item = (Instant, Arrival);
     type Done = Option<Welcome>;
     const NAME: &'static str = "subscribes";
 
-    async fn write(&self, arrivals: &[Arrival]) -> Result<Vec<Option<Welcome>>, sqlx::Error> {
+    async fn write(&self, items: &[Self::Item]) -> Result<Vec<Option<Welcome>>, sqlx::Error> {
         let now = self.clock.now();
         let mut tx = self.pool.begin().await?;
-        let printers = printers::subscribe(&mut tx, arrivals, self.replica, now).await?;
+        // Looked at now, because the wait for the database is over.
+        let fresh: Vec<_> = items.iter().map(|(came, _)| came.elapsed() < STALE).collect();
+        let arrivals = items.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
+        let arrivals: Vec<_> = arrivals.map(|((_, arrival), _)| arrival.clone()).collect();
+        let printers = printers::subscribe(&mut tx, &arrivals, self.replica, now).await?;
         let back: Vec<_> = arrivals
             .iter()
             .zip(&printers)
@@ -168,7 +177,8 @@ impl Write for Arrivals {
             }
             Welcome { printer, remembered: settled.remembered, touched: settled.touched }
         };
-        Ok(printers.into_iter().map(|printer| printer.map(&mut welcome)).collect())
+        let mut written = printers.into_iter().map(|printer| printer.map(&mut welcome));
+        Ok(fresh.into_iter().map(|fresh| if fresh { written.next().flatten() } else { None }).collect())
     }
 }
 

@@ -132,8 +132,17 @@ impl ServeProcess {
 
     /// SIGTERM.
     pub fn ask_to_end(&self) {
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &self.pid.to_string()]).status();
-        assert!(sent.unwrap().success());
+        signal(self.pid, "TERM");
+    }
+
+    /// Stops it where it stands, as a machine does that is short of everything. Its sockets stay.
+    pub fn freeze(&self) {
+        signal(self.pid, "STOP");
+    }
+
+    /// It goes on as if nothing had been.
+    pub fn thaw(&self) {
+        signal(self.pid, "CONT");
     }
 
     /// Waits for its end.
@@ -141,6 +150,12 @@ impl ServeProcess {
         let ended = timeout(SOON + Duration::from_secs(10), self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("the server does not end:\n{}", self.log())).unwrap()
     }
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("sh").args(["-c", "kill -$1 $2", "sh", name, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// REST's address and the internal one, when this is the line that tells them.

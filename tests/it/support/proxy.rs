@@ -48,6 +48,9 @@ type Ear = Arc<Mutex<Vec<u8>>>;
 /// On each connection.
 type Heard = Arc<Mutex<Vec<Ear>>>;
 
+/// What makes a connection to PostgreSQL the one that is notified.
+const LISTEN: &[u8] = b"LISTEN \"";
+
 /// How a request begins.
 const METHODS: [&str; 5] = ["GET /", "HEAD /", "PUT /", "POST /", "DELETE /"];
 
@@ -55,6 +58,8 @@ const METHODS: [&str; 5] = ["GET /", "HEAD /", "PUT /", "POST /", "DELETE /"];
 pub struct Proxy {
     pub address: SocketAddr,
     wire: watch::Sender<Wire>,
+    /// The same for connections on which LISTEN was said.
+    listeners: watch::Sender<Wire>,
     heard: Option<Heard>,
     _task: AbortOnDropHandle<()>,
 }
@@ -72,7 +77,7 @@ impl Proxy {
     async fn begin(target: Target, heard: Option<Heard>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (wire, state) = watch::channel(Wire::Whole);
+        let ((wire, all), (listeners, some)) = (watch::channel(Wire::Whole), watch::channel(Wire::Whole));
         let task = tokio::spawn({
             let heard = heard.clone();
             async move {
@@ -82,11 +87,13 @@ impl Proxy {
                         heard.lock().unwrap().push(ear.clone());
                         ear
                     });
-                    tokio::spawn(carry(client, target.clone(), state.clone(), ear));
+                    let lane =
+                        Lane { all: all.clone(), some: some.clone(), listens: watch::channel(false).0 };
+                    tokio::spawn(carry(client, target.clone(), lane, ear));
                 }
             }
         });
-        Self { address, wire, heard, _task: AbortOnDropHandle::new(task) }
+        Self { address, wire, listeners, heard, _task: AbortOnDropHandle::new(task) }
     }
 
     /// The HTTP requests so far, each with its head and its body.
@@ -121,16 +128,58 @@ impl Proxy {
         self.wire.send_replace(Wire::Mute);
     }
 
+    /// Nothing passes on connections that LISTEN, now and later.
+    pub fn freeze_listeners(&self) {
+        self.listeners.send_replace(Wire::Frozen);
+    }
+
+    /// Connections that LISTEN are ended, and so is every one that says so from now on.
+    pub fn cut_listeners(&self) {
+        self.listeners.send_replace(Wire::Cut);
+    }
+
     pub fn mend(&self) {
         self.wire.send_replace(Wire::Whole);
+        self.listeners.send_replace(Wire::Whole);
     }
 }
 
-async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire>, ear: Option<Ear>) {
-    if *wire.borrow() == Wire::Cut {
+/// What becomes of one connection.
+#[derive(Clone)]
+struct Lane {
+    all: watch::Receiver<Wire>,
+    some: watch::Receiver<Wire>,
+    listens: watch::Sender<bool>,
+}
+
+impl Lane {
+    fn now(&self) -> Wire {
+        let (all, some) = (*self.all.borrow(), *self.some.borrow());
+        if *self.listens.borrow() && some != Wire::Whole { some } else { all }
+    }
+
+    /// Waits until it is as wanted; false when the proxy is gone.
+    async fn until(&mut self, wanted: impl Fn(Wire) -> bool) -> bool {
+        let mut listens = self.listens.subscribe();
+        while !wanted(self.now()) {
+            let changed = tokio::select! {
+                changed = self.all.changed() => changed,
+                changed = self.some.changed() => changed,
+                changed = listens.changed() => changed,
+            };
+            if changed.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+async fn carry(client: TcpStream, target: Target, mut lane: Lane, ear: Option<Ear>) {
+    if lane.now() == Wire::Cut {
         return;
     }
-    let (there, back) = (wire.clone(), wire.clone());
+    let (there, back) = (lane.clone(), lane.clone());
     let (read, write) = client.into_split();
     let both = async {
         match target {
@@ -154,20 +203,23 @@ async fn carry(client: TcpStream, target: Target, mut wire: watch::Receiver<Wire
     };
     tokio::select! {
         () = both => {}
-        _ = wire.wait_for(|wire| *wire == Wire::Cut) => {}
+        _ = lane.until(|wire| wire == Wire::Cut) => {}
     }
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut wire: watch::Receiver<Wire>,
+    mut lane: Lane,
     held: &[Wire],
     ear: Option<Ear>,
 ) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if wire.wait_for(|wire| !held.contains(wire)).await.is_err() {
+        if buffer[..read].windows(LISTEN.len()).any(|said| said == LISTEN) {
+            lane.listens.send_replace(true);
+        }
+        if !lane.until(|wire| !held.contains(&wire)).await {
             break;
         }
         if let Some(ear) = &ear {
