@@ -134,8 +134,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     lease.await.map_err(db::MigrationError::from)?;
 
     let (hints, engine_hints) = broadcast::channel(HINTS);
+    let guard_hints = hints.subscribe();
     let tasks = &shutdown.tasks;
     tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
+    tokio::spawn(engine.clone().guard(guard_hints, shutdown.hard.clone()));
     tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
     tokio::spawn(jobs::presence(state.clone(), name));
     tokio::spawn(jobs::upkeep(state.clone(), handle.clone()));

@@ -192,14 +192,19 @@ impl Session {
     pub async fn withdraw(&self, frame: &Frame) {
         let Some(line) = &self.line else { return };
         metrics::offers("withdrawn", 1);
-        let _ = until_done!(&self.app, self.write_withdrawal(UpdateId(frame.update)));
-        line.state().unsent();
-        self.renew(line).await;
-        self.app.engine.look_at(line.printer);
-    }
-
-    async fn write_withdrawal(&self, update: UpdateId) -> Result<(), sqlx::Error> {
-        updates::withdraw(&mut *self.app.pool.acquire().await?, &[update]).await
+        let seen = line.state().generation();
+        let Some(fresh) = self.app.intake.withdraw(line.printer, UpdateId(frame.update)).await else {
+            return;
+        };
+        let is_renewed = {
+            let mut known = line.state();
+            let is_renewed = known.renew(seen, fresh);
+            known.unsent();
+            is_renewed
+        };
+        if is_renewed || self.renew(line).await {
+            self.app.engine.look_at(line.printer);
+        }
     }
 
     /// The socket ended. `let_go` says whether the printer did that, which after an offer means that it took it.

@@ -49,9 +49,9 @@ pub(super) type PrinterLine = Arc<Line<Known>>;
 /// The engine of one replica.
 pub struct Engine {
     pub(super) pool: PgPool,
-    replica: ReplicaId,
+    pub(super) replica: ReplicaId,
     pub(super) hub: Arc<Hub<Known>>,
-    fence: Fence,
+    pub(super) fence: Fence,
     pub(super) delivery: Delivery,
     pub(super) base_url: Arc<str>,
     max_url_length: u32,
@@ -95,8 +95,6 @@ pub struct Work {
     pub everything: bool,
     /// Rollouts may have changed, or somebody may be due: look at everyone.
     pub scan: bool,
-    /// Somebody waits until this replica has taken note.
-    pub acknowledge: bool,
 }
 
 /// What the gate of forced updates is called: they have no rollout.
@@ -259,11 +257,10 @@ impl Engine {
     pub fn heed(&self, hint: Hint, work: &mut Work) {
         match hint {
             Hint::Printer(id) => drop(work.printers.insert(PrinterRef(id))),
-            Hint::Rollout(_) => (work.scan, work.acknowledge) = (true, true),
-            Hint::Releases => work.scan = true,
+            Hint::Rollout(_) | Hint::Releases => work.scan = true,
             Hint::Forgiven(id) => work.printers.extend(self.failed_by(RolloutId(id))),
             // Notifications may be lost, so nothing that is remembered can be trusted.
-            Hint::Everything => (work.scan, work.everything, work.acknowledge) = (true, true, true),
+            Hint::Everything => (work.scan, work.everything) = (true, true),
         }
     }
 
@@ -281,7 +278,7 @@ impl Engine {
             plan.owners = Arc::new(printers::owners(&mut *self.pool.acquire().await?).await?);
         }
         if work.scan {
-            (*plan, due) = self.look_ahead(plan.owners.clone(), work.acknowledge, now).await?;
+            (*plan, due) = self.look_ahead(plan.owners.clone(), now).await?;
             metrics::scanned(plan.offerings().len());
         }
         let mut left = Left::of(plan);
@@ -327,31 +324,21 @@ impl Engine {
     async fn look_ahead(
         &self,
         owners: Arc<HashMap<UserId, Owner>>,
-        acknowledge: bool,
         now: Time,
     ) -> Result<(Plan, Option<Time>), sqlx::Error> {
-        let began = Instant::now();
         let mut tx = self.pool.begin().await?;
-        // Before the snapshot, which therefore has all that was committed until then.
-        let moment = printers::moment(&mut tx).await?;
         for started in db::start_due(&mut tx, now).await? {
             push::notify(&mut tx, Hint::Rollout(started)).await?;
             self.steward.moved(RolloutId(started));
             tracing::info!(rollout = %started, "a scheduled rollout started");
         }
         tx.commit().await?;
-        let also = self.fence.open().await;
+        self.renew_fence(false).await?;
         let mut tx = self.pool.begin().await?;
         super::tally::snapshot(&mut tx).await?;
-        let rollouts = db::offering(&mut tx, &also).await?;
-        let states = rollouts.iter().map(|(rollout, offers)| (rollout.id.0, rollout.epoch, *offers));
-        self.fence.set_all(states).await;
-        self.fence.noted(began);
-        if acknowledge {
-            printers::noted(&mut *self.pool.acquire().await?, self.replica, moment).await?;
-        }
-        let rollouts: Vec<_> =
-            rollouts.into_iter().filter_map(|(rollout, offers)| offers.then_some(rollout)).collect();
+        let rollouts = db::offering(&mut tx).await?;
+        // What was begun since the fence was renewed.
+        self.fence.set_all(rollouts.iter().map(|rollout| (rollout.id.0, rollout.epoch, true))).await;
         let mut slots = limits::outlook(&mut tx, &rollouts, now).await?;
         let offering = |rollout: Rollout| Offering { slots: slots.remove(&rollout.id), rollout };
         let offerings = rollouts.into_iter().map(offering).collect();

@@ -20,6 +20,7 @@ mod dry_run;
 mod engine;
 mod explain;
 mod force;
+mod guard;
 pub mod http;
 mod judge;
 mod known;

@@ -97,7 +97,7 @@ pub async fn look(
     }
     let mut tx = pool.begin().await?;
     super::tally::snapshot(&mut tx).await?;
-    let all = db::offering(&mut tx, &[]).await?.into_iter().map(|(rollout, _)| rollout);
+    let all = db::offering(&mut tx).await?.into_iter();
     let wanted = |rollout: &Rollout| match depth {
         Depth::All => true,
         Depth::Running => rollout.runs_by_itself(),

@@ -33,6 +33,7 @@ pub struct Intake {
     arrivals: Batches<Arrivals>,
     outcomes: Batches<Outcomes>,
     ends: Batches<Ends>,
+    withdrawals: Batches<Withdrawals>,
     lane: Lane,
     pool: PgPool,
     clock: Clock,
@@ -85,6 +86,7 @@ impl Intake {
                 stop.clone(),
             ),
             ends: Batches::start(Ends { pool: pool.clone(), clock: clock.clone() }, stop.clone()),
+            withdrawals: Batches::start(Withdrawals { pool: pool.clone() }, stop.clone()),
             lane,
             pool,
             clock,
@@ -107,6 +109,12 @@ impl Intake {
         self.ends.write(end).await;
     }
 
+    /// An offer did not leave. What is known about the printer's updates from now on; none when the process ends, or the
+    /// database refused.
+    pub async fn withdraw(&self, printer: PrinterRef, update: UpdateId) -> Option<Remembered> {
+        self.withdrawals.write((printer, update)).await
+    }
+
     /// How far a printer is. One word an attempt waits, so it takes no more room than there are sockets.
     pub fn progress(&self, update: UpdateId, mut progress: Progress) {
         let mut lane = held(&self.lane);
@@ -115,23 +123,31 @@ impl Intake {
         lane.insert(update, progress);
     }
 
-    /// Writes the lane down. What the database does not take stays in it, unless there is newer.
+    /// Writes the lane down. What the database does not take, or what somebody is changing, stays in it, unless there is
+    /// newer.
     pub async fn flush(&self) -> Result<(), sqlx::Error> {
         let mut all: Vec<_> = std::mem::take(&mut *held(&self.lane)).into_iter().collect();
         while !all.is_empty() {
             let rest = all.split_off(all.len().min(PROGRESS));
             let written =
                 async { report::progress(&mut *self.pool.acquire().await?, &all, self.clock.now()).await };
-            if let Err(error) = written.await {
-                let mut lane = held(&self.lane);
-                for (update, progress) in all.into_iter().chain(rest) {
-                    lane.entry(update).or_insert(progress);
+            match written.await {
+                Ok(busy) => self.keep(all.into_iter().filter(|(update, _)| busy.contains(update))),
+                Err(error) => {
+                    self.keep(all.into_iter().chain(rest));
+                    return Err(error);
                 }
-                return Err(error);
             }
             all = rest;
         }
         Ok(())
+    }
+
+    fn keep(&self, words: impl Iterator<Item = (UpdateId, Progress)>) {
+        let mut lane = held(&self.lane);
+        for (update, progress) in words {
+            lane.entry(update).or_insert(progress);
+        }
     }
 }
 
@@ -210,6 +226,25 @@ impl Write for Outcomes {
             remembered: fresh.get(printer).cloned().unwrap_or_default(),
         };
         Ok(items.iter().map(noted).collect())
+    }
+}
+
+struct Withdrawals {
+    pool: PgPool,
+}
+
+impl Write for Withdrawals {
+    type Item = (PrinterRef, UpdateId);
+    type Done = Remembered;
+    const NAME: &'static str = "withdrawals";
+
+    async fn write(&self, items: &[Self::Item]) -> Result<Vec<Remembered>, sqlx::Error> {
+        let (printers, updates): (Vec<_>, Vec<_>) = items.iter().copied().unzip();
+        let mut tx = self.pool.begin().await?;
+        offer::withdraw(&mut tx, &updates).await?;
+        let fresh = db::remembered(&mut tx, &printers).await?;
+        tx.commit().await?;
+        Ok(printers.iter().map(|printer| fresh.get(printer).cloned().unwrap_or_default()).collect())
     }
 }
 

@@ -96,28 +96,35 @@ pub async fn report(
     Ok(changed)
 }
 
-/// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is, and what
-/// somebody else is changing right now as well: this holds no printers, so it must not wait for anybody who does.
+/// Writes down how far printers are, each attempt once. What is closed, or further on already, stays as it is. Returns
+/// the attempts that somebody else is changing right now: this holds no printers, so it waits for nobody who does.
 pub async fn progress(
     conn: &mut PgConnection,
     progress: &[(UpdateId, Progress)],
     now: Time,
-) -> Result<(), sqlx::Error> {
+) -> Result<HashSet<UpdateId>, sqlx::Error> {
     let ids: Vec<Uuid> = progress.iter().map(|(update, _)| update.0).collect();
-    sqlx::query!(
-        "with held as materialized (select id from update_history where id = any($1) and open order by id for no key update skip locked) \
-         update update_history u set status = case when p.percent >= 0 then 'downloading' else u.status end, \
-             last_percent = p.percent, last_status_message = coalesce(p.status, u.last_status_message), last_activity_at = $4 \
-         from unnest($1::uuid[], $2::int[], $3::text[]) as p (id, percent, status), held \
-         where u.id = p.id and held.id = u.id and u.open and u.status in ('pending', 'downloading')",
+    let busy = sqlx::query_scalar!(
+        r#"with wanted as materialized (
+               select id from update_history where id = any($1) and open and status in ('pending', 'downloading')
+           ),
+           held as materialized (
+               select id from update_history where id in (select id from wanted) order by id for no key update skip locked
+           ),
+           written as (
+               update update_history u set status = case when p.percent >= 0 then 'downloading' else u.status end,
+                   last_percent = p.percent, last_status_message = coalesce(p.status, u.last_status_message), last_activity_at = $4
+               from unnest($1::uuid[], $2::int[], $3::text[]) as p (id, percent, status), held
+               where u.id = p.id and held.id = u.id and u.open and u.status in ('pending', 'downloading')
+           )
+           select id as "id!" from wanted where id not in (select id from held)"#,
         &ids,
         &progress.iter().map(|(_, progress)| progress.percent).collect::<Vec<_>>(),
-        &progress.iter().map(|(_, progress)| progress.status.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &progress.iter().map(|(_, progress)| progress.status.clone()).collect::<Vec<_>>()
+            as &[Option<String>],
         now
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    );
+    Ok(busy.fetch_all(conn).await?.into_iter().map(UpdateId).collect())
 }
 
 /// Printers let go of their sockets after the offer: the normal course when a download starts.

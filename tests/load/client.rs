@@ -1,6 +1,7 @@
 //! A process full of printers of `simulate`, which does as it is told on its standard input, a line a command, and
 //! answers each with a line. A printer that loses its socket comes back, as the printers' library does.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use super::PATIENCE;
 
 /// First handshakes under way at once.
 const AT_ONCE: usize = 256;
+/// Printers, half of which share a local address.
+const OF_ADDRESS: u64 = 15_000;
 /// As the printers' library does.
 const RETRY: Duration = Duration::from_millis(500);
 /// Within it, what was sent twice has arrived.
@@ -36,6 +39,11 @@ enum Told {
 fn options(server: &str, index: u64) -> PrinterOptions {
     let mut options = PrinterOptions::new(server, index);
     options.pace.connect = PATIENCE;
+    // Linux gives the even ports to those who only connect, and the odd ones to those who name an address, and takes long
+    // to find the last ones.
+    if index % 2 == 1 {
+        options.source_ip = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1 + (index / OF_ADDRESS) as u8)));
+    }
     options
 }
 

@@ -26,6 +26,7 @@ http {
     listen 127.0.0.1:PORT backlog=4096;
     location / {
       proxy_pass http://replicas;
+      proxy_bind SOURCE;
       proxy_http_version 1.1;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection upgrade;
@@ -38,11 +39,13 @@ http {
 }
 ";
 
-/// One process, which gives each printer to the replica with the fewest.
-pub async fn before(replicas: &[SocketAddr]) -> Nginx {
+/// One process, which gives each printer to the replica with the fewest. Each has a local address of its own: it is slow to
+/// find the last free ports of one.
+pub async fn before(replicas: &[SocketAddr], index: usize) -> Nginx {
     let mut upstream = String::new();
     for replica in replicas {
         write!(upstream, "server {replica} max_fails=1 fail_timeout=2s; ").unwrap();
     }
-    Nginx::start(&CONFIG.replace("REPLICAS", &upstream)).await
+    let source = format!("127.0.2.{}", 1 + index);
+    Nginx::start(&CONFIG.replace("REPLICAS", &upstream).replace("SOURCE", &source)).await
 }

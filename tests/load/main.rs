@@ -112,7 +112,9 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let empty = replicas.usage();
     let began = Instant::now();
     let mut crowd = Crowd::connect(servers, each).await;
+    say("  they are connected");
     replicas.until_online(printers).await;
+    say("  and known to be");
     let connects = rate(printers, began.elapsed());
     tokio::time::sleep(Duration::from_secs(5)).await;
     let kib = (replicas.usage().resident - empty.resident) as f64 / printers as f64;
@@ -125,6 +127,7 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let mut idle: Vec<_> = replicas.written().await.into_iter().map(per_second).collect();
     idle.retain(|(_, rate)| *rate > 0.0);
 
+    say("  offers");
     let resting = replicas.usage();
     let push = crowd.receive(async || replicas.roll_out("1.5.0").await).await;
     let cpu = (replicas.usage().cpu - resting.cpu).as_secs_f64() * 1e3 / printers as f64;
@@ -134,12 +137,14 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let began = Instant::now();
     crowd.say(PROGRESS, r#"{"kind":"firmware_progress","percent":{n},"status":"Downloading"}"#).await;
     replicas.until_said("firmware_progress", printers * PROGRESS).await;
+    say("  progress is taken in");
     let progress = rate(printers * PROGRESS, began.elapsed());
     let began = Instant::now();
     crowd.say(1, FAILED).await;
     replicas.until_failed(printers).await;
     let outcomes = rate(printers, began.elapsed());
 
+    say("  the end of a replica");
     let before = replicas.usage();
     let alone = replicas.addresses().len() == 1;
     let mut began = Instant::now();
@@ -162,6 +167,24 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let back = began.elapsed();
     let ratio = replicas.usage().resident as f64 / before.resident as f64;
     Found { connects, kib, idle, push, cpu, progress, outcomes, back, ratio, offers }
+}
+
+/// What happens, for whoever waits.
+fn say(what: &str) {
+    eprintln!("… {what}");
+}
+
+/// Three replicas, with nginx in front of them.
+async fn three(printers: usize) -> Found {
+    say("three replicas behind nginx");
+    let three = Replicas::start(REPLICAS).await;
+    let all = REPLICAS * printers;
+    let mut fronts = Vec::new();
+    for index in 0..all.div_ceil(front::ROOM) {
+        fronts.push(front::before(&three.addresses(), index).await);
+    }
+    let urls: Vec<_> = fronts.iter().map(|front| front.url.clone()).collect();
+    measure(three, &urls, all / urls.len()).await
 }
 
 fn seconds(duration: Duration) -> String {
@@ -270,18 +293,17 @@ async fn main() {
     #[expect(clippy::disallowed_methods, reason = "there is no configuration here")]
     let printers =
         std::env::var("PRINTERS").map_or(15_000, |count| count.parse().expect("PRINTERS is a number"));
+        let t = three(printers).await;
+        eprintln!("{:?} {} {}", t.push.last, t.connects, t.outcomes);
+        return;
+    }
+    say("a bare server");
     let bare = bare(printers).await;
+    say("one replica");
     let one = Replicas::start(1).await;
     let url = format!("http://{}", one.addresses()[0]);
     let one = measure(one, &[url], printers).await;
-    let three = Replicas::start(REPLICAS).await;
-    let mut fronts = Vec::new();
-    let all = REPLICAS * printers;
-    for _ in 0..all.div_ceil(front::ROOM) {
-        fronts.push(front::before(&three.addresses()).await);
-    }
-    let urls: Vec<_> = fronts.iter().map(|front| front.url.clone()).collect();
-    let three = measure(three, &urls, all / urls.len()).await;
+    let three = three(printers).await;
 
     let mut table = Table::new();
     table.set_header(["", "bare server", "one replica", "three behind nginx", "goal"]);

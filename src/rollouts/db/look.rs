@@ -1,7 +1,7 @@
 //! What the engine, the steward and people ask across rollouts.
 
 use chrono::TimeDelta;
-use sqlx::{FromRow as _, PgConnection, QueryBuilder, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 use super::COLUMNS;
@@ -35,22 +35,25 @@ pub(in crate::rollouts) async fn next_due(conn: &mut PgConnection) -> Result<Opt
     due.fetch_one(conn).await
 }
 
-/// Every rollout that may make offers, and those in `also`; the second part says whether it may.
-pub(in crate::rollouts) async fn offering(
+/// Every rollout that may make offers.
+pub(in crate::rollouts) async fn offering(conn: &mut PgConnection) -> Result<Vec<Rollout>, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!(
+        "select {COLUMNS} from update_rollouts r where r.status in ('active', 'completed') and r.deleted_at is null"
+    ));
+    query.build_query_as().fetch_all(conn).await
+}
+
+/// Of every rollout that may make offers, and of those in `also`: its id, its epoch, and whether it may.
+pub(in crate::rollouts) async fn gates(
     conn: &mut PgConnection,
     also: &[Uuid],
-) -> Result<Vec<(Rollout, bool)>, sqlx::Error> {
-    let mut query = QueryBuilder::new(format!(
-        "select {COLUMNS}, r.deleted_at is not null as deleted from update_rollouts r \
-         where (r.status in ('active', 'completed') and r.deleted_at is null) or r.id = any("
-    ));
-    let rows = query.push_bind(also).push(")").build().fetch_all(conn).await?;
-    let rollout = |row: &PgRow| {
-        let (rollout, deleted) = (Rollout::from_row(row)?, row.try_get::<bool, _>("deleted")?);
-        let offers = rollout.status.offers() && !deleted;
-        Ok((rollout, offers))
-    };
-    rows.iter().map(rollout).collect()
+) -> Result<Vec<(Uuid, i64, bool)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select id, epoch, status in ('active', 'completed') and deleted_at is null as "open!" from update_rollouts
+           where (status in ('active', 'completed') and deleted_at is null) or id = any($1)"#,
+        also
+    );
+    Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.id, row.epoch, row.open)).collect())
 }
 
 /// Everything that is not cancelled, for explaining.

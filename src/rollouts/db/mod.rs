@@ -6,7 +6,7 @@ use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::Pg
 
 pub use self::look::catalog;
 pub(super) use self::look::{
-    next_due, offered_since, offering, rest, silent, some_named, standing, start_due, typical_update,
+    gates, next_due, offered_since, offering, rest, silent, some_named, standing, start_due, typical_update,
     untried, versions_before,
 };
 use super::judge::StatusReason;
