@@ -293,10 +293,6 @@ async fn main() {
     #[expect(clippy::disallowed_methods, reason = "there is no configuration here")]
     let printers =
         std::env::var("PRINTERS").map_or(15_000, |count| count.parse().expect("PRINTERS is a number"));
-        let t = three(printers).await;
-        eprintln!("{:?} {} {}", t.push.last, t.connects, t.outcomes);
-        return;
-    }
     say("a bare server");
     let bare = bare(printers).await;
     say("one replica");
