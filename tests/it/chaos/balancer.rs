@@ -109,23 +109,27 @@ fn whole() -> Arc<watch::Sender<Wire>> {
     Arc::new(watch::channel(Wire::Whole).0)
 }
 
-/// The replica with the fewest connections, those tried already left out.
-fn next(places: &Places, tried: &[SocketAddr]) -> Option<(SocketAddr, Arc<watch::Sender<Wire>>)> {
+/// A connection to be: where to, who may change it, and what it is counted by.
+type Lane = (SocketAddr, Arc<watch::Sender<Wire>>, watch::Receiver<Wire>);
+
+/// One to the replica with the fewest, those tried already left out.
+fn next(places: &Places, tried: &[SocketAddr]) -> Option<Lane> {
     let places = places.lock().unwrap();
     let open = places.iter().flatten().filter(|place| place.takes && !tried.contains(&place.address));
-    open.min_by_key(|place| place.wire.receiver_count()).map(|place| (place.address, place.wire.clone()))
+    let fewest = open.min_by_key(|place| place.wire.receiver_count());
+    fewest.map(|place| (place.address, place.wire.clone(), place.wire.subscribe()))
 }
 
 async fn carry(mut client: TcpStream, places: Places, washed_up: Arc<Mutex<Vec<String>>>) {
     let mut tried = Vec::new();
-    let (mut server, shared) = loop {
-        let Some((address, wire)) = next(&places, &tried) else { return };
+    let (mut server, (_, _shared, mut wire)) = loop {
+        let Some(lane) = next(&places, &tried) else { return };
+        let address = lane.0;
         match timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
-            Ok(Ok(server)) => break (server, wire),
+            Ok(Ok(server)) => break (server, lane),
             _ => tried.push(address),
         }
     };
-    let mut wire = shared.subscribe();
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => return,

@@ -222,7 +222,9 @@ impl World {
     /// Waits until that many printers are connected.
     pub async fn connected(&self, fleet: &Fleet, printers: u64) {
         fleet.wait_until(SOON, |fleet| fleet.online >= printers).await.unwrap();
-        println!("connections of each replica: {:?}", self.balancer.connections());
+        let connections = self.balancer.connections();
+        let fewest = connections.iter().min().unwrap();
+        assert!(connections.iter().all(|n| n - fewest <= 1), "they are not spread: {connections:?}");
     }
 
     /// Waits until REST says that the rollout rests, and notes what it says.
