@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection, PgPool};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -38,6 +38,9 @@ use crate::{
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
 const HINTS: usize = 1024;
+/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). What does not fit tries
+/// again after one second, three, seven: a fleet that comes back at once takes minutes with a short queue.
+const BACKLOG: u32 = 4096;
 /// Connections of probes and scrapers, who are few.
 const INTERNAL_CONNECTIONS: u32 = 1000;
 /// Longest wait for the database at the start.
@@ -96,7 +99,11 @@ pub struct App {
 
 async fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |error| Error::Listen { name, address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    // As tokio does where a port in TIME_WAIT may be bound again.
+    socket.set_reuseaddr(cfg!(unix)).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

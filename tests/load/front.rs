@@ -27,6 +27,7 @@ http {
     location / {
       proxy_pass http://replicas;
       proxy_bind SOURCE;
+      proxy_connect_timeout 2s;
       proxy_http_version 1.1;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection upgrade;
