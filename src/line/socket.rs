@@ -82,8 +82,11 @@ async fn upgrade(
             Ok(Err(_)) => return tracing::error!("a socket came through another listener than ours"),
             Err(error) => return tracing::debug!(%peer, %error, "a socket broke off in its handshake"),
         };
-        // Copied: the original would keep the 8 KiB of the handshake's buffer for as long as the socket lives.
-        let (stream, read) = (connection.io.into_inner(), connection.read_buf.to_vec());
+        // Copied and dropped: the original would keep the 8 KiB of the handshake's buffer for as long as the socket lives.
+        let (stream, read) = {
+            let parts = connection;
+            (parts.io.into_inner(), parts.read_buf.to_vec())
+        };
         stream.for_messages();
         let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config));
         serve(app, user, peer, socket.await, room).await;
