@@ -63,20 +63,21 @@ impl Fence {
         apply(&mut *self.gates.write().await, rollout, epoch, open);
     }
 
-    /// Takes note of many rollouts.
-    pub async fn set_all(&self, states: impl IntoIterator<Item = (Uuid, i64, bool)>) {
+    /// Takes note of many rollouts. Returns whether there was anything new.
+    pub async fn set_all(&self, states: impl IntoIterator<Item = (Uuid, i64, bool)>) -> bool {
         let states: Vec<_> = states.into_iter().collect();
         let unchanged = {
             let gates = self.gates.read().await;
             states.iter().all(|(id, epoch, open)| gates.get(id) == Some(&Gate { epoch: *epoch, open: *open }))
         };
         if unchanged {
-            return;
+            return false;
         }
         let mut gates = self.gates.write().await;
         for (rollout, epoch, open) in states {
             apply(&mut gates, rollout, epoch, open);
         }
+        true
     }
 
     /// The rollouts that this fence believes to be open, whose rows must be looked at when the plan is read.

@@ -59,9 +59,10 @@ impl Engine {
         // Before the rows are read, which therefore have all that was committed until then.
         let moment = printers::moment(&mut conn).await?;
         let gates = db::gates(&mut conn, &self.fence.open().await).await?;
-        self.fence.set_all(gates).await;
+        let is_news = self.fence.set_all(gates).await;
         self.fence.noted(began);
-        if told {
+        // Whoever changed something waits, also for a replica that did not hear of it.
+        if told || is_news {
             printers::noted(&mut conn, self.replica, moment).await?;
         }
         Ok(())
