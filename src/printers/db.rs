@@ -21,12 +21,13 @@ pub(super) static SORTS: &[Sort] = &[
     Sort { name: "last_connected", sql: "coalesce(q.last_connected, '-infinity')", cast: "timestamptz" },
 ];
 
-/// All columns that REST shows, and where they are from.
+/// All columns that REST shows.
 pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
     p.update_channel, p.bucket, q.last_connected, q.last_disconnected, q.last_ip, p.created_at, p.updated_at, r.id is not null as online, \
     p.time_zone, q.online_seconds + case when r.id is null then 0 else extract(epoch from now() - q.last_connected)::float8 end \
     as online_seconds, extract(epoch from now() - p.created_at)::float8 as known_seconds";
-pub(super) const FROM: &str = "printers p left join presence q on q.printer = p.id \
+/// Every printer has its presence: one statement writes both.
+pub(super) const FROM: &str = "printers p join presence q on q.printer = p.id \
     left join replicas r on r.id = q.replica and r.lease_until > now()";
 
 /// Writes what subscribe messages said, in one statement. None for a socket whose printer has a newer one, here or
@@ -407,7 +408,9 @@ pub(super) async fn list(
     let mut query =
         QueryBuilder::new(format!("select {COLUMNS}, {} from {FROM} where true", page.sort_key()));
     filter(&mut query, by);
-    page.push(&mut query, "p.number");
+    // The same number twice, each in the index of its table.
+    let number = if page.sort_key().contains("q.") { "q.number" } else { "p.number" };
+    page.push(&mut query, number);
     let mut rows = query.build().fetch_all(conn).await?;
     let next = page.cut(&mut rows, |row| (row.get("sort_key"), row.get("number")));
     Ok((rows.iter().map(Printer::from_row).collect::<Result<_, _>>()?, next, total))

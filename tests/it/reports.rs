@@ -18,6 +18,7 @@ async fn history(server: &Server, printers: i64) {
         "insert into printers (id, printer_id, user_id, printer_name, bucket, version_key) \
          select gen_random_uuid(), 'printer-' || n, case n % 2 when 0 then 'a' else 'b' end, '=1+' || n, 1, 'k' \
          from generate_series(1, $1) n",
+        "insert into presence (printer, number, connection) select id, number, number from printers where number <= $1",
         "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt, status, open, reason, \
              error_message, started_at, completed_at, confirmed_at) \
          select gen_random_uuid(), p.id, f.id, f.version, '1.4.0', 1, case when failed then 'failed' else 'completed' end, false, \
