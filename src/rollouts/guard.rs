@@ -24,19 +24,16 @@ impl Engine {
     /// Renews the fence until `stop`, and says of every change of a rollout that this replica has taken note of it.
     pub async fn guard(self: Arc<Self>, mut hints: broadcast::Receiver<Hint>, stop: CancellationToken) {
         let mut told = false;
-        loop {
+        while !stop.is_cancelled() {
             let renewed = timeout(PATIENCE, self.renew_fence(told)).await;
-            let pause = match renewed.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-                Ok(()) => {
-                    told = false;
-                    EVERY
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the fence could not be renewed; it lets nothing through when that lasts");
-                    PAUSE
-                }
-            };
-            let next = Instant::now() + pause;
+            if let Err(error) = renewed.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                tracing::warn!(%error, "the fence could not be renewed; it lets nothing through when that lasts");
+                // Whoever waits to hear of a change still waits.
+                let _ = timeout(PAUSE, stop.cancelled()).await;
+                continue;
+            }
+            told = false;
+            let next = Instant::now() + EVERY;
             while !told {
                 tokio::select! {
                     () = stop.cancelled() => return,

@@ -3,11 +3,17 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use paperminder_ota::app;
+use paperminder_ota::clock::Clock;
+use paperminder_ota::push::Hint;
 use paperminder_ota::simulate::{Printer, offer_of};
+use paperminder_ota::storage::Store;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{SOON, Server};
+use crate::support::{SOON, Server, config};
 
 const PRINTERS: u64 = 12;
 const ROUNDS: u64 = 40;
@@ -98,4 +104,28 @@ async fn a_replica_that_hangs_delays_an_answer_until_its_lease_is_over(pool: PgP
     assert!((QUICK..Duration::from_secs(9)).contains(&took), "{took:?}");
     assert!(pause("paused").await < QUICK);
     server.stop().await;
+}
+
+/// It has something to tell and nobody to tell it to, at every try at once.
+#[sqlx::test]
+async fn a_guard_without_a_database_ends_when_it_is_told_to(pool: PgPool) {
+    let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let config = config(&pool, "http://127.0.0.1:9", &keys);
+    let store = Store::connect(&config.storage).await;
+    let (state, _queue) = app::assemble(&config, pool.clone(), store, Clock::system()).unwrap();
+    pool.close().await;
+    let (hints, heard) = broadcast::channel(8);
+    hints.send(Hint::Everything).unwrap();
+    let stop = CancellationToken::new();
+    let (ended, is_over) = std::sync::mpsc::channel();
+    // On a thread of its own: one that spins would let nothing else run.
+    let guard = state.engine.guard(heard, stop.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(guard);
+        ended.send(()).unwrap();
+    });
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    stop.cancel();
+    is_over.recv_timeout(SOON).expect("the guard ends");
 }
