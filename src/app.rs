@@ -29,7 +29,7 @@ use crate::links::{self, Limits};
 use crate::push::{self, Door, Fence, Hub};
 use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
-use crate::state::AppState;
+use crate::state::{AppState, Parts};
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Images, Mode, Store};
 use crate::updates::Intake;
 use crate::{
@@ -202,7 +202,7 @@ pub fn assemble(
         patience: config.upload_timeout,
         shutdown: shutdown.clone(),
     };
-    let state = AppState {
+    let state = Parts {
         intake: Intake::start(&pool, replica, &clock, &shutdown.hard),
         pool,
         clock,
@@ -223,7 +223,7 @@ pub fn assemble(
         drain: config.drain,
         shutdown,
     };
-    Ok((state, queue))
+    Ok((Arc::new(state), queue))
 }
 
 fn cdn_url(config: &config::Delivery) -> Option<Arc<str>> {

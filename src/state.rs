@@ -18,9 +18,11 @@ use crate::shutdown::Shutdown;
 use crate::storage::Images;
 use crate::updates::Intake;
 
-/// The parts of a running replica. Clones share them.
-#[derive(Clone)]
-pub struct AppState {
+/// What everybody holds: one pointer, because a socket's task keeps it for as long as it lives.
+pub type AppState = Arc<Parts>;
+
+/// The parts of a running replica.
+pub struct Parts {
     /// PostgreSQL.
     pub pool: PgPool,
     /// Time.

@@ -18,7 +18,7 @@ const MOST: usize = 500;
 /// Writes that may wait in front of the workers.
 const QUEUE: usize = 2 * MOST;
 /// Batches of one kind under way at once.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 /// Wait before a batch is repeated while the database is away.
 const RETRY: Duration = Duration::from_millis(500);
 

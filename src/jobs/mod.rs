@@ -31,8 +31,6 @@ const FOLD: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often outcomes are summed up, and events removed that are no longer kept.
 const REPORTING: Duration = Duration::from_secs(10);
-/// Ended updates that are hinted one by one; beyond it every replica looks at everything once.
-const SINGLE_HINTS: usize = 16;
 
 /// Longest turn of a job: a database that went silent must not freeze it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -128,13 +126,7 @@ pub async fn expire(app: &AppState) -> Result<(), sqlx::Error> {
     let stuck_after = i32::try_from(app.attempts.stuck_after.as_secs()).unwrap_or(i32::MAX);
     let mut tx = app.pool.begin().await?;
     let ended = updates::expire(&mut tx, stuck_after, now).await?;
-    if ended.len() > SINGLE_HINTS {
-        push::notify(&mut tx, Hint::Everything).await?;
-    } else {
-        for (printer, _) in &ended {
-            push::notify(&mut tx, Hint::Printer(printer.0)).await?;
-        }
-    }
+    push::notify_all(&mut tx, ended.iter().map(|(printer, _)| Hint::Printer(printer.0))).await?;
     tx.commit().await?;
     for rollout in ended.into_iter().filter_map(|(_, rollout)| rollout) {
         app.steward.moved(rollout);

@@ -165,11 +165,12 @@ impl Session {
         Next::GoOn
     }
 
-    /// Reads again what is remembered. False when the process ends first.
+    /// Reads again what is remembered. False when the process ends first. Boxed, as whatever is rare: every message of a
+    /// printer would take its room.
     async fn renew(&self, line: &Line<Known>) -> bool {
         loop {
             let seen = line.state().generation();
-            let Some(fresh) = until_done!(&self.app, self.read(line.printer)) else { return false };
+            let Some(fresh) = until_done!(&self.app, Box::pin(self.read(line.printer))) else { return false };
             if line.state().renew(seen, fresh) {
                 return true;
             }

@@ -10,6 +10,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -77,21 +78,32 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER);
     app.shutdown.tasks.clone().spawn(async move {
-        let connection = match upgraded.await.map(|upgraded| upgraded.downcast::<TokioIo<Connection>>()) {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => return tracing::error!("a socket came through another listener than ours"),
-            Err(error) => return tracing::debug!(%peer, %error, "a socket broke off in its handshake"),
-        };
-        // Copied and dropped: the original would keep the 8 KiB of the handshake's buffer for as long as the socket lives.
-        let (stream, read) = {
-            let parts = connection;
-            (parts.io.into_inner(), parts.read_buf.to_vec())
-        };
-        stream.for_messages();
-        let socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config));
-        serve(app, user, peer, socket.await, room).await;
+        let Some(mut socket) = open(upgraded, peer, config).await else { return };
+        let mut session = Session::new(app.clone(), peer.ip());
+        let end = serve(&app, &user, &mut socket, &mut session).await;
+        tracing::debug!(%user, %peer, ?end, "a socket ended");
+        drop(socket);
+        Box::pin(session.end(matches!(end, End::LetGo | End::Silent))).await;
+        drop(room);
     });
     Ok(response)
+}
+
+async fn open(upgraded: OnUpgrade, peer: SocketAddr, config: WebSocketConfig) -> Option<Socket> {
+    // Copied and dropped: the original would keep the 8 KiB of the handshake's buffer for as long as the socket lives.
+    let (stream, read) = match upgraded.await.map(|upgraded| upgraded.downcast::<TokioIo<Connection>>()) {
+        Ok(Ok(parts)) => (parts.io.into_inner(), parts.read_buf.to_vec()),
+        Ok(Err(_)) => {
+            tracing::error!("a socket came through another listener than ours");
+            return None;
+        }
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a socket broke off in its handshake");
+            return None;
+        }
+    };
+    stream.for_messages();
+    Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
 }
 
 fn speaks_arduino(headers: &HeaderMap) -> bool {
@@ -137,17 +149,10 @@ enum End {
     Ours,
 }
 
-async fn serve(
-    app: AppState,
-    user: UserId,
-    peer: SocketAddr,
-    mut socket: Socket,
-    _room: OwnedSemaphorePermit,
-) {
+/// Everything is borrowed: what an asynchronous function is given by value takes its room twice.
+async fn serve(app: &AppState, user: &UserId, socket: &mut Socket, session: &mut Session) -> End {
     let _connected = metrics::Gauged::printer();
-    let mut session = Session::new(app.clone(), peer.ip());
-    let end = converse(&app, &user, &mut socket, &mut session).await;
-    tracing::debug!(%user, %peer, ?end, "a socket ended");
+    let end = converse(app, user, socket, session).await;
     let code = match end {
         End::LetGo | End::Silent | End::Stuck => None,
         End::Violation => Some((CloseCode::Size, "message too big or malformed")),
@@ -160,10 +165,9 @@ async fn serve(
         let _ = timeout(SEND_WITHIN, socket.send(frame)).await;
     }
     if end == End::Ours {
-        let _ = timeout(LAST_WORDS_WITHIN, Box::pin(hear_out(&user, &mut socket, &mut session))).await;
+        let _ = timeout(LAST_WORDS_WITHIN, Box::pin(hear_out(user, socket, session))).await;
     }
-    drop(socket);
-    Box::pin(session.end(matches!(end, End::LetGo | End::Silent))).await;
+    end
 }
 
 /// What happens rarely is boxed and there is one timer, because a socket that is idle holds room for all of this.

@@ -16,7 +16,6 @@ use super::stream::Meter;
 use super::token::Token;
 use crate::http::Segment;
 use crate::http::problem::{self, Problem};
-use crate::push::{self, Hint};
 use crate::state::AppState;
 use crate::telemetry::metrics;
 use crate::{storage, updates};
@@ -196,12 +195,9 @@ async fn refuse_small(app: &AppState, link: &Link, free: u64) -> Result<Problem,
     let why = format!("The printer has {free} bytes free, and the image has {}.", link.size);
     let mut tx = app.pool.begin().await?;
     let ended = updates::no_space(&mut tx, link.update, &why, app.clock.now()).await?;
-    if let Some((printer, _)) = ended {
-        push::notify(&mut tx, Hint::Printer(printer.0)).await?;
-    }
     tx.commit().await?;
-    if let Some((_, Some(rollout))) = ended {
-        app.steward.moved(rollout);
+    if let Some((printer, rollout)) = ended {
+        app.steward.ended(printer, rollout);
     }
     Ok(Problem::new(&problem::NO_SPACE, format!("{why} It cannot be installed.")))
 }

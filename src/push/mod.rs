@@ -16,4 +16,4 @@ pub use door::{Door, Outside};
 pub use fence::{BELIEVED, Fence, Pass};
 pub use hub::{Frame, Hub, Line, Out};
 pub use listen::listen;
-pub use notify::{Hint, notify};
+pub use notify::{Hint, notify, notify_all};

@@ -5,6 +5,9 @@ use uuid::Uuid;
 
 pub(super) const CHANNEL: &str = "paperminder";
 
+/// Hints that are told one by one; beyond it every replica looks at everything once.
+const SINGLE: usize = 16;
+
 /// What may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -46,6 +49,26 @@ impl Hint {
 /// Tells all replicas, when the transaction commits.
 pub async fn notify(conn: &mut PgConnection, hint: Hint) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_notify($1, $2)", CHANNEL, hint.payload()).execute(conn).await?;
+    Ok(())
+}
+
+/// Tells all replicas of several things; of many, that there were many.
+pub async fn notify_all(
+    conn: &mut PgConnection,
+    hints: impl Iterator<Item = Hint>,
+) -> Result<(), sqlx::Error> {
+    let mut payloads: Vec<_> = hints.take(SINGLE + 1).map(Hint::payload).collect();
+    if payloads.len() > SINGLE {
+        payloads = vec![Hint::Everything.payload()];
+    }
+    if !payloads.is_empty() {
+        let told = sqlx::query!(
+            "select pg_notify($1, payload) from unnest($2::text[]) as payload",
+            CHANNEL,
+            &payloads
+        );
+        told.execute(conn).await?;
+    }
     Ok(())
 }
 

@@ -33,8 +33,12 @@ const BATCH: usize = 1000;
 const AHEAD: usize = 2;
 /// Printers that may wait for a look; beyond it the next scan finds them.
 const READY: usize = 20_000;
-/// Longest time between two scans.
+/// Longest time between two scans while a rollout makes offers, or will at a time that is known.
 const SCAN: Duration = Duration::from_secs(5);
+/// The same while there is nothing to do. The guard notices within seconds what was not notified.
+const REST: Duration = Duration::from_secs(30);
+/// Replicas that started together scan at different moments: each takes up to so much of the time off.
+const JITTER: f64 = 0.2;
 /// How often what is remembered about open updates is read again, whatever was heard.
 const REFRESH: Duration = Duration::from_secs(30);
 /// How often replicas that have not taken note are looked for.
@@ -59,7 +63,7 @@ pub struct Engine {
     clock: Clock,
     backoff: Duration,
     ready: mpsc::Sender<PrinterRef>,
-    nudge: Notify,
+    pub(super) nudge: Notify,
 }
 
 /// What an engine is made of.
@@ -310,7 +314,10 @@ impl Engine {
             return Err(error);
         }
         left.note(plan);
-        let wait = due.map_or(SCAN, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(SCAN));
+        let most = if due.is_none() && plan.offerings().is_empty() { REST } else { SCAN };
+        let share = (self.replica.0.as_u128() % 1000) as f64 / 1000.0;
+        let most = most.mul_f64(1.0 - JITTER * share);
+        let wait = due.map_or(most, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(most));
         Ok(wait.max(Duration::from_millis(10)))
     }
 

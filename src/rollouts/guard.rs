@@ -58,6 +58,9 @@ impl Engine {
         let gates = db::gates(&mut conn, &self.fence.open().await).await?;
         let is_news = self.fence.set_all(gates).await;
         self.fence.noted(began);
+        if is_news {
+            self.nudge.notify_one();
+        }
         // Whoever changed something waits, also for a replica that did not hear of it.
         if told || is_news {
             printers::noted(&mut conn, self.replica, moment).await?;

@@ -2,7 +2,7 @@
 //! no input but which rollouts had news, and every replica may run it, since every write is decided behind the row lock.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
@@ -14,7 +14,7 @@ use super::judge::{self, Standing, StatusReason, Verdict, judge};
 use super::plan::AbortAction;
 use super::{Rollout, Status, census, count, db, rollback};
 use crate::clock::{Clock, Time};
-use crate::ids::RolloutId;
+use crate::ids::{PrinterRef, RolloutId};
 use crate::push::{self, Hint};
 
 /// How long news are gathered before they are looked at: at most 20 looks a second, whatever the rate of reports.
@@ -31,19 +31,41 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Steward {
     news: Mutex<HashSet<RolloutId>>,
+    /// Printers whose update ended without a word on their line, which may be any replica's.
+    ended: Mutex<HashSet<PrinterRef>>,
     wake: Notify,
 }
 
 impl Steward {
     /// Something of this rollout moved.
     pub fn moved(&self, rollout: RolloutId) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(rollout);
+        held(&self.news).insert(rollout);
+        self.wake.notify_one();
+    }
+
+    /// The update of this printer ended while its line heard nothing of it. Whichever replica has that is told soon.
+    pub fn ended(&self, printer: PrinterRef, rollout: Option<RolloutId>) {
+        held(&self.ended).insert(printer);
+        held(&self.news).extend(rollout);
         self.wake.notify_one();
     }
 
     /// Which rollouts had news since this was asked last.
     pub fn news(&self) -> HashSet<RolloutId> {
-        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *held(&self.news))
+    }
+
+    async fn tell(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let ended = std::mem::take(&mut *held(&self.ended));
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let hints = ended.iter().map(|printer| Hint::Printer(printer.0));
+        let told = async { push::notify_all(&mut *pool.acquire().await?, hints).await }.await;
+        if told.is_err() {
+            held(&self.ended).extend(ended);
+        }
+        told
     }
 
     /// Works until `stop`, then once more.
@@ -62,16 +84,23 @@ impl Steward {
                 () = self.wake.notified() => tokio::time::sleep(GATHER).await,
             }
             let news = self.news();
-            let look = timeout(PATIENCE, look(&pool, &news, depth, clock.now()));
-            if let Err(error) = look.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            let look = async {
+                self.tell(&pool).await?;
+                look(&pool, &news, depth, clock.now()).await
+            };
+            if let Err(error) = timeout(PATIENCE, look).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 tracing::warn!(%error, "rollouts could not be looked after and will be later");
-                self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
+                held(&self.news).extend(news);
             }
             if stop.is_cancelled() {
                 return;
             }
         }
     }
+}
+
+fn held<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Which rollouts are looked at besides those that had news.
@@ -121,6 +150,7 @@ pub async fn look(
         verdicts.push((rollout.clone(), rest, verdict, freed));
     }
     tx.rollback().await?;
+    let mut places = None;
     for (rollout, rest, verdict, freed) in verdicts {
         match verdict {
             Verdict::Stay(_) => {}
@@ -132,10 +162,11 @@ pub async fn look(
         if let Some(rest) = rest {
             db::rest(&mut *pool.acquire().await?, &rollout, rest, now).await?;
         }
-        if freed {
-            // Places became free, and the printers that wait for them may be on any replica.
-            push::notify(&mut *pool.acquire().await?, Hint::Rollout(rollout.id.0)).await?;
-        }
+        places = places.or(freed.then_some(rollout.id.0));
+    }
+    // Places became free, and the printers that wait for them may be on any replica, which then looks at all rollouts.
+    if let Some(rollout) = places {
+        push::notify(&mut *pool.acquire().await?, Hint::Rollout(rollout)).await?;
     }
     Ok(())
 }

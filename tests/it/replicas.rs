@@ -1,15 +1,17 @@
 //! Several replicas on one database: what one of them promised, all of them keep.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use paperminder_ota::app;
 use paperminder_ota::clock::Clock;
 use paperminder_ota::push::Hint;
-use paperminder_ota::simulate::{Printer, offer_of};
+use paperminder_ota::simulate::{Fleet, FleetOptions, Printer, offer_of};
 use paperminder_ota::storage::Store;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +19,7 @@ use crate::support::{SOON, Server, config};
 
 const PRINTERS: u64 = 12;
 const ROUNDS: u64 = 40;
+const FLOOD: u64 = 400;
 /// An answer that waits for no lease, on a busy machine.
 const QUICK: Duration = Duration::from_secs(3);
 /// Within it, anything that was on its way arrives.
@@ -119,7 +122,7 @@ async fn a_guard_without_a_database_ends_when_it_is_told_to(pool: PgPool) {
     let stop = CancellationToken::new();
     let (ended, is_over) = std::sync::mpsc::channel();
     // On a thread of its own: one that spins would let nothing else run.
-    let guard = state.engine.guard(heard, stop.clone());
+    let guard = state.engine.clone().guard(heard, stop.clone());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(guard);
@@ -128,4 +131,35 @@ async fn a_guard_without_a_database_ends_when_it_is_told_to(pool: PgPool) {
     tokio::time::sleep(Duration::from_millis(600)).await;
     stop.cancel();
     is_over.recv_timeout(SOON).expect("the guard ends");
+}
+
+/// Reports free places of a limited rollout, which printers on other replicas may wait for.
+#[sqlx::test]
+async fn a_flood_of_reports_is_hinted_at_most_twenty_times_a_second(pool: PgPool) {
+    let server = Server::start(pool.clone()).await;
+    server.release("1.5.0", "stable").await;
+    let mut listener = PgListener::connect_with(&pool).await.unwrap();
+    listener.listen("paperminder").await.unwrap();
+    let fleet = Fleet::start(FleetOptions::of(FLOOD, |index| server.printer(index))).unwrap();
+    server.wait("/api/printers", |list| list["total"] == FLOOD).await;
+    let wanted = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate", "max_in_flight": 30});
+    server.rollout(wanted).await;
+    let heard = {
+        let mut over = pin!(server.wait("/api/rollouts/1", |rollout| rollout["confirmed_count"] == FLOOD));
+        let mut heard = Vec::new();
+        loop {
+            tokio::select! {
+                _ = &mut over => break heard,
+                hint = listener.recv() => drop(hint.map(|_| heard.push(Instant::now()))),
+            }
+        }
+    };
+    let second = |at: &Instant| {
+        heard.iter().filter(|hint| (*at..*at + Duration::from_secs(1)).contains(*hint)).count()
+    };
+    let most = heard.iter().map(second).max().unwrap();
+    println!("{} hints for {FLOOD} printers with 3 reports each, {most} in a second", heard.len());
+    assert!((2..=20).contains(&most), "{most} hints in a second");
+    fleet.stop().await;
+    server.stop().await;
 }

@@ -112,10 +112,9 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let empty = replicas.usage();
     let began = Instant::now();
     let mut crowd = Crowd::connect(servers, each).await;
-    say("  they are connected");
     replicas.until_online(printers).await;
-    say("  and known to be");
     let connects = rate(printers, began.elapsed());
+    say(&format!("  {printers} are connected, {connects:.0}/s"));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let kib = (replicas.usage().resident - empty.resident) as f64 / printers as f64;
     let before = replicas.written().await;
@@ -127,29 +126,30 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     let mut idle: Vec<_> = replicas.written().await.into_iter().map(per_second).collect();
     idle.retain(|(_, rate)| *rate > 0.0);
 
-    say("  offers");
+    say(&format!("  idle, {kib:.1} KiB each"));
     let resting = replicas.usage();
     let push = crowd.receive(async || replicas.roll_out("1.5.0").await).await;
     let cpu = (replicas.usage().cpu - resting.cpu).as_secs_f64() * 1e3 / printers as f64;
     let offers = replicas.count("select count(*) from update_history where sends = 1").await;
     assert_eq!((offers, push.twice), (printers, 0), "every printer gets exactly one offer");
+    say(&format!("  all have an offer after {}, {cpu:.3} ms of the servers each", pushed(&push)));
 
     let began = Instant::now();
     crowd.say(PROGRESS, r#"{"kind":"firmware_progress","percent":{n},"status":"Downloading"}"#).await;
     replicas.until_said("firmware_progress", printers * PROGRESS).await;
-    say("  progress is taken in");
     let progress = rate(printers * PROGRESS, began.elapsed());
+    say(&format!("  progress, {progress:.0}/s"));
     let began = Instant::now();
     crowd.say(1, FAILED).await;
     replicas.until_failed(printers).await;
     let outcomes = rate(printers, began.elapsed());
 
-    say("  the end of a replica");
+    say(&format!("  outcomes, {outcomes:.0}/s"));
     let before = replicas.usage();
     let alone = replicas.addresses().len() == 1;
     let mut began = Instant::now();
     if alone {
-        replicas.restart().await;
+        replicas.restart(0).await;
         began = Instant::now();
         replicas.until_online(printers).await;
     } else {
@@ -158,7 +158,7 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
             replicas.roll_out("1.6.0").await;
             replica::until(async || replicas.count(offered).await > printers / 10).await;
             began = Instant::now();
-            replicas.kill(1).await;
+            replicas.restart(1).await;
         });
         killed.await;
         let twice = "select count(*) from (select 1 from update_history where firmware_version = '1.6.0' group by printer having count(*) > 1) t";
@@ -166,6 +166,7 @@ async fn measure(mut replicas: Replicas, servers: &[String], each: usize) -> Fou
     }
     let back = began.elapsed();
     let ratio = replicas.usage().resident as f64 / before.resident as f64;
+    say(&format!("  after the end of a replica all is well in {}", seconds(back)));
     Found { connects, kib, idle, push, cpu, progress, outcomes, back, ratio, offers }
 }
 
@@ -272,7 +273,7 @@ fn rows(bare: &Bare, one: &Found, three: &Found) -> Vec<Row> {
             met: Some(one.back.as_secs() < 15 && one.ratio <= 1.3),
         },
         Row {
-            name: "SIGKILL of one of three in the middle of a rollout, until the last has its offer",
+            name: "SIGKILL and restart of one of three in the middle of a rollout, until the last has its offer",
             bare: None,
             one: None,
             three: Some(seconds(three.back)),

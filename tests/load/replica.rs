@@ -45,7 +45,7 @@ pub async fn until(so: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !so().await {
         assert!(began.elapsed() < PATIENCE, "it is not so within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
@@ -206,18 +206,13 @@ impl Replicas {
         sqlx::query_as(sql).fetch_all(&mut *conn).await.unwrap().into_iter().collect()
     }
 
-    /// SIGKILL.
-    pub async fn kill(&mut self, index: usize) {
-        self.servers[index].take().expect("it lives").kill().await;
-    }
-
-    /// Kills the first, and starts another in its place.
-    pub async fn restart(&mut self) {
-        let server = self.servers[0].take().expect("it lives");
+    /// SIGKILL to one, and another starts in its place, as Kubernetes would do it.
+    pub async fn restart(&mut self, index: usize) {
+        let server = self.servers[index].take().expect("it lives");
         let address = server.address.to_string();
         server.kill().await;
         let settings = [borrowed(&self.settings), vec![("LISTEN_ADDR", address.as_str())]].concat();
-        self.servers[0] = Some(ServeProcess::start(&settings).await);
+        self.servers[index] = Some(ServeProcess::start(&settings).await);
     }
 }
 

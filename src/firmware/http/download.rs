@@ -53,7 +53,7 @@ pub async fn download(
         let (key, stored, released) = (&release.object_key, object.length, release.file_size);
         return Err(Problem::internal(format!("{key} has {stored} bytes, {released} were released")));
     }
-    let body = counted(object, release.id, app.pool, app.shutdown.tasks);
+    let body = counted(object, release.id, app.pool.clone(), app.shutdown.tasks.clone());
     Ok((headers, length, body).into_response())
 }
 

@@ -17,6 +17,8 @@ use crate::support::proxy::{Proxy, Target};
 /// A scan, and a busy machine.
 const SECONDS: Duration = Duration::from_secs(9);
 const PRINTERS: u64 = 6;
+/// Batches of one kind that a replica writes at once.
+const WRITERS: usize = 4;
 
 /// Three replicas, the last of which reaches the database over a wire; its printers.
 async fn one_behind_a_wire(pool: &PgPool) -> (World, Proxy, Vec<Printer>) {
@@ -110,16 +112,17 @@ async fn a_cancel_is_not_answered_before_a_replica_that_does_not_hear_took_note(
     join_all(printers.iter_mut().map(marked)).await;
     let from = world.now();
     wire.freeze_listeners();
-    // Two of them keep all those busy who write down what printers on this replica say, so the third has to wait.
-    let [slow, also, printer, ..] = printers.as_mut_slice() else { unreachable!() };
-    let held = [&slow, &also].map(|printer| printer.id().to_string());
+    // They keep all those busy who write down what printers on this replica say, so one more has to wait.
+    let (slow, others) = printers.split_at_mut(WRITERS);
+    let printer = &mut others[0];
+    let held: Vec<_> = slow.iter().map(|printer| printer.id().to_string()).collect();
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("select 1 from printers where printer_id = any($1) for update")
         .bind(&held[..])
         .execute(&mut *tx)
         .await
         .unwrap();
-    for printer in [slow, also, &mut *printer] {
+    for printer in slow.iter_mut().chain([&mut *printer]) {
         printer.subscribe().await.unwrap();
         sleep(Duration::from_millis(300)).await;
     }
@@ -142,7 +145,7 @@ async fn a_cancel_is_not_answered_before_a_replica_that_does_not_hear_took_note(
         assert!(Instant::now() < deadline, "the claim is not taken back");
         sleep(Duration::from_millis(20)).await;
     }
-    let late = marked(&mut printers[2]).await;
+    let late = marked(&mut printers[WRITERS]).await;
     wire.mend();
     world.fault("a replica did not hear", from);
     check(&world.history().await);
