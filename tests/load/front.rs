@@ -28,6 +28,7 @@ http {
       proxy_pass http://replicas;
       proxy_bind SOURCE;
       proxy_connect_timeout 2s;
+      proxy_next_upstream error timeout http_503;
       proxy_http_version 1.1;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection upgrade;
@@ -40,7 +41,8 @@ http {
 }
 ";
 
-/// One process, which gives each printer to the replica with the fewest. Each has a local address of its own: it is slow to
+/// One process, which gives each printer to the replica with the fewest, as far as it knows: one that is full refuses at
+/// once, so it seems to have room, and what it refuses goes to the next. Each has a local address of its own: it is slow to
 /// find the last free ports of one.
 pub async fn before(replicas: &[SocketAddr], index: usize) -> Nginx {
     let mut upstream = String::new();
