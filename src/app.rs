@@ -132,6 +132,11 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let store = Store::connect(&config.storage).await;
     store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
 
+    if matches!(config.auth, config::Auth::On { admin_key: None }) && !has_admin(&pool, &clock).await? {
+        tracing::warn!(
+            "no key opens the API yet: make one with `paperminder-ota key create --name me --role admin`"
+        );
+    }
     let handle = telemetry::metrics::install();
     let (state, queue) = assemble(config, pool.clone(), store, clock.clone())?;
     let (shutdown, engine, steward) = (state.shutdown.clone(), state.engine.clone(), state.steward.clone());
@@ -166,6 +171,10 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let on = http::Listening { name: "internal", listener: internal, most: INTERNAL_CONNECTIONS };
     tokio::spawn(http::serve(on, internal_routes(state.clone(), handle), shutdown));
     Ok(App { state, address, internal_address })
+}
+
+async fn has_admin(pool: &PgPool, clock: &Clock) -> Result<bool, db::MigrationError> {
+    Ok(auth::db::admins(&mut *pool.acquire().await?, clock.now()).await? > 0)
 }
 
 /// The parts of a replica put together, and the queue that its engine reads. Nothing runs yet but what takes in what
@@ -263,13 +272,13 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(rollouts::http::routes())
         .merge(events::http::routes())
         .merge(stats::http::routes())
+        .merge(auth::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
-    let api = api
-        .layer(from_fn_with_state(auth::Gate::new(&config.auth), auth::require))
-        .layer(from_fn(http::limit::in_time));
+    let gate = auth::Gate::new(&config.auth, &state.pool, &state.clock, &document);
+    let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
     Router::new()
         .merge(api)
         .merge(line::routes())

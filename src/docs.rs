@@ -13,6 +13,7 @@ use utoipa::openapi::security::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::auth::role::needs;
 use crate::http::Segment;
 use crate::http::problem::{self, KINDS, Kind, Problem};
 use crate::state::AppState;
@@ -25,7 +26,8 @@ use crate::state::AppState;
         (name = "printers", description = "The fleet and its history"),
         (name = "updates", description = "Attempts to bring one printer to one release"),
         (name = "stats", description = "Numbers for dashboards"),
-        (name = "events", description = "What changes, as it changes"))
+        (name = "events", description = "What changes, as it changes"),
+        (name = "keys", description = "Who may do what"))
 )]
 struct Document;
 
@@ -44,9 +46,23 @@ pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(document)
 }
 
+/// Says of each operation which roles may use it.
+pub fn with_roles(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for item in document.paths.paths.values_mut() {
+        let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in all.into_iter().flatten() {
+            let Some(right) = operation.operation_id.as_deref().and_then(needs) else { continue };
+            let roles = format!("Needs a key with the role {}.", right.holders());
+            let earlier = operation.description.take().map_or_else(String::new, |text| format!("{text}\n\n"));
+            operation.description = Some(earlier + &roles);
+        }
+    }
+    document
+}
+
 /// The document as it is committed: `openapi.json`.
 pub fn document() -> String {
-    let document = crate::app::api().into_openapi();
+    let document = with_roles(crate::app::api().into_openapi());
     // The document is made of strings.
     document.to_pretty_json().unwrap_or_default() + "\n"
 }
@@ -56,7 +72,7 @@ pub fn pages(document: utoipa::openapi::OpenApi) -> Router<AppState> {
     Router::new()
         .route("/docs/problems", get(index))
         .route("/docs/problems/{slug}", get(page))
-        .merge(SwaggerUi::new("/docs").url("/api/openapi.json", document))
+        .merge(SwaggerUi::new("/docs").url("/api/openapi.json", with_roles(document)))
 }
 
 async fn index() -> Html<String> {

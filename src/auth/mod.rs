@@ -1,90 +1,217 @@
-//! Who may call REST.
+//! Who may call REST, and what they may do.
 //!
-//! A layer, not a handler's memory: everything under `/api` is closed unless `AUTH=off` says otherwise. The keys are
-//! compared by their SHA-256 in constant time.
+//! A layer, not a handler's memory: everything under `/api` is closed unless `AUTH=off` says otherwise. Whoever calls shows
+//! exactly one key ([`key`]), whose row gives it a role; the operation that the route belongs to needs a right, and an
+//! operation that nobody gave one is closed to all ([`role`]).
 
+pub mod db;
+pub mod http;
+pub mod key;
+pub mod role;
+
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use moka::future::Cache;
 use secrecy::ExposeSecret;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use sqlx::PgPool;
+use utoipa::openapi::OpenApi;
 
+use self::key::{Fingerprint, KeyId};
+use self::role::{Right, Role};
+use crate::clock::Clock;
 use crate::config;
 use crate::http::log::Actor;
 use crate::http::problem::{self, Problem};
 
+/// How long a row is believed: what was revoked anywhere opens nothing here after this.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Rows that are remembered at once.
+const REMEMBERED: u64 = 10_000;
+
+/// Whoever made a request; handlers find it in its extensions.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// `anonymous` without authentication, `bootstrap`, or `key <id>`.
+    pub name: Arc<str>,
+    /// The key, where it is one that has a row.
+    pub key: Option<KeyId>,
+    /// What it may do.
+    pub role: Role,
+}
+
 /// The door of `/api`.
 #[derive(Clone)]
-pub struct Gate(Option<Arc<[u8; 32]>>);
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    /// None: everybody is an administrator.
+    keys: Option<Keys>,
+    /// By method and route: the operation, and what it needs.
+    operations: HashMap<(Method, String), (String, Option<Right>)>,
+}
+
+struct Keys {
+    bootstrap: Option<Fingerprint>,
+    pool: PgPool,
+    clock: Clock,
+    rows: Cache<KeyId, Option<Arc<db::Key>>>,
+}
 
 impl Gate {
-    /// As configured.
-    pub fn new(auth: &config::Auth) -> Self {
-        match auth {
-            config::Auth::Off => Self(None),
-            config::Auth::On { admin_key } => {
-                Self(Some(Arc::new(Sha256::digest(admin_key.expose_secret()).into())))
+    /// As configured, for the operations of this document.
+    pub fn new(auth: &config::Auth, pool: &PgPool, clock: &Clock, document: &OpenApi) -> Self {
+        let keys = match auth {
+            config::Auth::Off => None,
+            config::Auth::On { admin_key } => Some(Keys {
+                bootstrap: admin_key.as_ref().map(|key| Fingerprint::of(key.expose_secret())),
+                pool: pool.clone(),
+                clock: clock.clone(),
+                rows: Cache::builder().max_capacity(REMEMBERED).time_to_live(BELIEVED).build(),
+            }),
+        };
+        let operations = operations(document).into_iter();
+        let operations = operations
+            .map(|(method, route, id)| ((method, route.to_owned()), (id.to_owned(), role::needs(id))));
+        Self(Arc::new(Inner { keys, operations: operations.collect() }))
+    }
+
+    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let Some(keys) = &self.0.keys else {
+            return Ok(Caller { name: "anonymous".into(), key: None, role: Role::Admin });
+        };
+        let refuse = |detail: &str| Err(Problem::new(&problem::UNAUTHORIZED, detail));
+        let invalid = "The key is not valid; send `Authorization: Bearer <key>` or `X-API-Key: <key>`.";
+        let given = match given(headers).as_slice() {
+            [Some(key)] => key.trim().to_owned(),
+            [None] => return refuse(invalid),
+            [] => {
+                return refuse("No key was sent; send `Authorization: Bearer <key>` or `X-API-Key: <key>`.");
             }
+            _ => return refuse("More than one key was sent; send exactly one."),
+        };
+        match keys.find(&given).await? {
+            Some(caller) => Ok(caller),
+            None => refuse(invalid),
         }
     }
 
-    fn actor(&self, headers: &HeaderMap) -> Result<Actor, Problem> {
-        let Some(expected) = &self.0 else { return Ok(Actor("anonymous".into())) };
-        let bearer = headers.get_all(header::AUTHORIZATION).iter();
-        let bearer = bearer.map(|value| value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")));
-        let plain = headers.get_all("x-api-key").iter().map(|value| value.to_str().ok());
-        let given: Vec<Option<&str>> = bearer.chain(plain).collect();
-        let refuse = |detail: &str| Err(Problem::new(&problem::UNAUTHORIZED, detail));
-        match given.as_slice() {
-            [Some(key)] if bool::from(Sha256::digest(key.trim()).as_slice().ct_eq(expected.as_slice())) => {
-                Ok(Actor("admin".into()))
-            }
-            [_] => refuse("The key is not valid; send `Authorization: Bearer <key>` or `X-API-Key: <key>`."),
-            [] => refuse("No key was sent; send `Authorization: Bearer <key>` or `X-API-Key: <key>`."),
-            _ => refuse("More than one key was sent; send exactly one."),
+    fn admit(&self, caller: &Caller, method: &Method, route: &str) -> Result<(), Problem> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        // The router answers who asks for a method that the path does not take.
+        let Some((operation, needs)) = self.0.operations.get(&(method.clone(), route.to_owned())) else {
+            return Ok(());
+        };
+        if needs.is_some_and(|right| caller.role.may(right)) {
+            return Ok(());
+        }
+        let holders = needs.map_or_else(|| "what nobody has".to_owned(), Right::holders);
+        let detail = format!(
+            "The key has the role {}, and {operation} needs {holders}; ask an administrator for another key.",
+            caller.role
+        );
+        Err(Problem::new(&problem::FORBIDDEN, detail))
+    }
+}
+
+impl Keys {
+    async fn find(&self, given: &str) -> Result<Option<Caller>, Problem> {
+        let fingerprint = Fingerprint::of(given);
+        if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.is(fingerprint.bytes())) {
+            return Ok(Some(Caller { name: "bootstrap".into(), key: None, role: Role::Admin }));
+        }
+        let Some((id, fingerprint)) = key::parse(given) else { return Ok(None) };
+        let now = self.clock.now();
+        let read =
+            async { db::used(&mut *self.pool.acquire().await?, &id, now).await.map(|row| row.map(Arc::new)) };
+        let row = self.rows.try_get_with(id.clone(), read).await;
+        let row = row.map_err(|error: Arc<sqlx::Error>| Problem::unavailable("The database", error))?;
+        let open = row.filter(|row| row.opens_to(&fingerprint, now));
+        Ok(open.map(|row| Caller { name: format!("key {id}").into(), key: Some(id), role: row.role }))
+    }
+}
+
+/// Every key that the request carries; none where there is something else.
+fn given(headers: &HeaderMap) -> Vec<Option<&str>> {
+    let bearer = headers.get_all(header::AUTHORIZATION).iter().map(|value| {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(key)
+    });
+    bearer.chain(headers.get_all("x-api-key").iter().map(|value| value.to_str().ok())).collect()
+}
+
+/// The operations of a document: method, route and id.
+pub fn operations(document: &OpenApi) -> Vec<(Method, &str, &str)> {
+    let mut found = Vec::new();
+    for (route, item) in &document.paths.paths {
+        for (method, operation) in [
+            (Method::GET, &item.get),
+            (Method::PUT, &item.put),
+            (Method::POST, &item.post),
+            (Method::DELETE, &item.delete),
+            (Method::PATCH, &item.patch),
+        ] {
+            let id = operation.iter().map(|operation| operation.operation_id.as_deref().unwrap_or_default());
+            found.extend(id.map(|id| (method.clone(), route.as_str(), id)));
         }
     }
+    found
 }
 
 /// The middleware.
 pub async fn require(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    match gate.actor(request.headers()) {
+    let caller = match gate.caller(request.headers()).await {
+        Err(problem) => return problem.into_response(),
+        Ok(caller) => caller,
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let admitted = gate.admit(&caller, request.method(), route);
+    let actor = Actor(caller.name.to_string());
+    request.extensions_mut().insert(caller);
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
-        Ok(actor) => {
-            request.extensions_mut().insert(actor.clone());
-            let mut response = next.run(request).await;
-            response.extensions_mut().insert(actor);
-            response
-        }
-    }
+    };
+    response.extensions_mut().insert(actor);
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(pairs: &[(&'static str, &str)]) -> Result<String, String> {
-        let gate = Gate::new(&config::Auth::On { admin_key: "0123456789abcdef01234567".to_owned().into() });
-        let headers =
-            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        gate.actor(&headers).map(|actor| actor.0).map_err(|problem| problem.detail)
+    #[test]
+    fn every_operation_of_the_document_needs_a_right_and_every_right_is_of_one() {
+        let document = crate::app::api().into_openapi();
+        let named: Vec<_> = operations(&document).into_iter().map(|(.., id)| id).collect();
+        for id in &named {
+            assert!(
+                role::needs(id).is_some(),
+                "{id} is closed to everybody: say in src/auth/role.rs what it needs"
+            );
+        }
+        for id in role::named() {
+            assert!(named.contains(&id), "{id} is no operation");
+        }
     }
 
     #[test]
-    fn exactly_one_right_key_opens_the_door() {
-        assert_eq!(ask(&[("authorization", "Bearer 0123456789abcdef01234567")]), Ok("admin".into()));
-        assert_eq!(ask(&[("x-api-key", "0123456789abcdef01234567")]), Ok("admin".into()));
-        assert!(ask(&[]).unwrap_err().contains("No key"));
-        assert!(ask(&[("x-api-key", "0123456789abcdef01234568")]).unwrap_err().contains("not valid"));
-        assert!(
-            ask(&[("authorization", "Basic 0123456789abcdef01234567")]).unwrap_err().contains("not valid")
-        );
-        let both =
-            [("x-api-key", "0123456789abcdef01234567"), ("authorization", "Bearer 0123456789abcdef01234567")];
-        assert!(ask(&both).unwrap_err().contains("More than one"));
+    fn one_key_is_one_key_however_it_is_sent() {
+        let read = |pairs: &[(&'static str, &'static str)]| {
+            let headers: HeaderMap =
+                pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            given(&headers).into_iter().map(|key| key.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&[("authorization", "Bearer k")]), [Some("k".into())]);
+        assert_eq!(read(&[("authorization", "bearer k")]), [Some("k".into())], "RFC 9110, section 11.1");
+        assert_eq!(read(&[("x-api-key", "k")]), [Some("k".into())]);
+        assert_eq!(read(&[("authorization", "Basic azo=")]), [None]);
+        assert_eq!(read(&[("x-api-key", "k"), ("authorization", "Bearer k")]).len(), 2);
+        assert_eq!(read(&[]).len(), 0);
     }
 }

@@ -5,6 +5,7 @@ mod demo;
 #[cfg(feature = "dev")]
 mod dev;
 mod gc;
+mod key;
 mod seed;
 mod serve;
 mod simulate;
@@ -45,6 +46,9 @@ enum Command {
     /// belong to this database alone. The servers do the same by themselves (GC_EVERY_SECONDS). Exit code 1 when
     /// something stays that should go.
     Gc(gc::Args),
+    /// Make, list and revoke the keys of REST; needs DATABASE_URL only
+    #[command(subcommand)]
+    Key(key::What),
     /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
     ///
     /// REST and sockets are on 127.0.0.1:8000 (LISTEN_ADDR), health and metrics on 127.0.0.1:9000 (INTERNAL_ADDR), and
@@ -94,6 +98,7 @@ pub fn run() -> ExitCode {
         Command::Serve { migrate } => serve::serve(migrate),
         Command::Migrate { check } => serve::migrate(check),
         Command::Gc(args) => gc::gc(&args),
+        Command::Key(what) => key::key(&what),
         #[cfg(feature = "dev")]
         Command::Dev => dev::dev(),
         #[cfg(feature = "dev")]

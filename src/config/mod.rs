@@ -27,10 +27,10 @@ pub use self::settings::{SETTINGS, Setting};
 pub enum Auth {
     /// Everyone; the listener is on loopback.
     Off,
-    /// Whoever holds the key.
+    /// Whoever holds a key.
     On {
-        /// The first administrator's key.
-        admin_key: SecretString,
+        /// The first administrator's, until keys are made with it.
+        admin_key: Option<SecretString>,
     },
 }
 
@@ -368,9 +368,24 @@ mod tests {
     }
 
     #[test]
-    fn authentication_is_on_unless_told_otherwise() {
-        let text = read(&LEAST[..1]).map(|_| ()).map_err(|error| error.to_string()).unwrap_err();
-        assert!(text.contains("BOOTSTRAP_ADMIN_KEY_FILE must name a file"), "{text}");
+    fn authentication_is_on_unless_told_otherwise() -> Result<(), Error> {
+        assert!(matches!(read(&LEAST[..1])?.auth, Auth::On { admin_key: None }));
+        Ok(())
+    }
+
+    #[test]
+    fn a_bootstrap_key_that_is_no_key_stops_the_start() -> std::io::Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), "too short\n")?;
+        for (path, part) in
+            [(file.path().to_str().unwrap_or_default(), "fewer than 24"), ("/nowhere/key", "cannot be read")]
+        {
+            let text = read(&[LEAST[0], ("BOOTSTRAP_ADMIN_KEY_FILE", path)])
+                .map(|_| ())
+                .map_err(|error| error.to_string());
+            assert!(text.as_ref().is_err_and(|text| text.contains(part) && text.contains(path)), "{text:?}");
+        }
+        Ok(())
     }
 
     #[test]

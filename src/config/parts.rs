@@ -138,24 +138,17 @@ pub(super) fn read_auth(read: &mut Reader<'_>, listens_on: IpAddr) -> Auth {
     if !wanted {
         return Auth::Off;
     }
-    let admin_key = match read.text("BOOTSTRAP_ADMIN_KEY_FILE").map(PathBuf::from) {
-        None => Err("BOOTSTRAP_ADMIN_KEY_FILE must name a file with the admin key while AUTH is on; \
-                     `head -c 32 /dev/urandom | base64 > admin.key` makes one."
-            .to_owned()),
-        Some(path) => match std::fs::read_to_string(&path) {
-            Err(error) => {
-                Err(format!("BOOTSTRAP_ADMIN_KEY_FILE: {} cannot be read: {error}.", path.display()))
+    let admin_key = read.text("BOOTSTRAP_ADMIN_KEY_FILE").map(PathBuf::from).and_then(|path| {
+        let why = match std::fs::read_to_string(&path) {
+            Err(error) => format!("cannot be read: {error}"),
+            Ok(text) if text.trim().len() < 24 => {
+                "holds a key of fewer than 24 characters; `head -c 32 /dev/urandom | base64` makes a good one"
+                    .into()
             }
-            Ok(text) if text.trim().len() < 24 => Err(format!(
-                "BOOTSTRAP_ADMIN_KEY_FILE: the key in {} has fewer than 24 characters; make a longer one.",
-                path.display()
-            )),
-            Ok(text) => Ok(text.trim().to_owned()),
-        },
-    };
-    let admin_key = admin_key.unwrap_or_else(|why| {
-        read.wrong.push(why);
-        String::new()
+            Ok(text) => return Some(text.trim().to_owned()),
+        };
+        read.wrong.push(format!("BOOTSTRAP_ADMIN_KEY_FILE: {} {why}.", path.display()));
+        None
     });
-    Auth::On { admin_key: admin_key.into() }
+    Auth::On { admin_key: admin_key.map(Into::into) }
 }

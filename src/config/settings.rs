@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "BOOTSTRAP_ADMIN_KEY_FILE",
         "",
-        "file with the admin key for REST, at least 24 characters; needed while AUTH is on",
+        "file with a first admin key for REST, at least 24 characters; keys are made with it, or with `paperminder-ota key create`",
     ),
     setting(
         "CORS_ALLOWED_ORIGINS",

@@ -48,6 +48,18 @@ kinds! {
     UNAUTHORIZED = 401 "unauthorized" "Authentication is needed",
         "The request carries no valid key, or more than one.",
         "Send exactly one of `Authorization: Bearer <key>` and `X-API-Key: <key>`.";
+    /// The key's role is too small.
+    FORBIDDEN = 403 "forbidden" "The key may not do this",
+        "The key is valid, and its role does not have the right that the operation needs.",
+        "Use a key with one of the roles that `detail` names; an administrator makes one with POST /api/keys.";
+    /// No such key.
+    KEY_NOT_FOUND = 404 "key-not-found" "Key not found",
+        "No key has this id.",
+        "List the keys with GET /api/keys.";
+    /// The key is dead.
+    KEY_CONFLICT = 409 "key-conflict" "The key's state does not allow this",
+        "A key that is revoked or expired opens nothing any more, for good.",
+        "Make a new key with POST /api/keys.";
     /// No such path.
     NOT_FOUND = 404 "not-found" "There is nothing here",
         "No endpoint has this path.",
@@ -282,7 +294,7 @@ pub struct Common;
 impl utoipa::IntoResponses for Common {
     fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
         use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
-        let kinds = [&VALIDATION, &UNAUTHORIZED, &INTERNAL, &UNAVAILABLE];
+        let kinds = [&VALIDATION, &UNAUTHORIZED, &FORBIDDEN, &INTERNAL, &UNAVAILABLE];
         let response = |kind: &Kind| {
             let example = serde_json::json!({
                 "type": format!("/docs/problems/{}", kind.slug), "title": kind.title, "status": kind.status,

@@ -13,6 +13,7 @@ mod events;
 mod firmware;
 mod floors;
 mod guide;
+mod keys;
 mod line;
 mod markdown;
 mod owners;

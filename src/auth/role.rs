@@ -1,0 +1,153 @@
+//! Who may do what: roles have rights, and each operation of REST needs one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What the holder of a key is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Role {
+    /// May do everything.
+    Admin,
+    /// A release pipeline: uploads, promotes, rolls out.
+    Release,
+    /// Rolls out, forces updates, says when printers may be updated.
+    Operator,
+    /// Looks.
+    Viewer,
+}
+
+/// What an operation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Right {
+    /// To look.
+    Read,
+    /// To change releases.
+    Firmware,
+    /// To change rollouts.
+    Rollouts,
+    /// To change what is known of printers and their owners, and to force updates.
+    Printers,
+    /// To make and revoke keys.
+    Keys,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Admin, Self::Release, Self::Operator, Self::Viewer];
+
+    /// Whether it has a right.
+    pub fn may(self, right: Right) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Release => matches!(right, Right::Read | Right::Firmware | Right::Rollouts),
+            Self::Operator => matches!(right, Right::Read | Right::Rollouts | Right::Printers),
+            Self::Viewer => right == Right::Read,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "admin",
+            Self::Release => "release",
+            Self::Operator => "operator",
+            Self::Viewer => "viewer",
+        })
+    }
+}
+
+impl Right {
+    /// The roles that have it, as in `admin or release`.
+    pub fn holders(self) -> String {
+        let holders: Vec<_> =
+            Role::ALL.iter().filter(|role| role.may(self)).map(ToString::to_string).collect();
+        holders.join(" or ")
+    }
+}
+
+/// What each operation of the OpenAPI document needs. One that does not stand here is closed to everybody.
+static OPERATIONS: &[(Right, &[&str])] = &[
+    (
+        Right::Read,
+        &[
+            "watchEvents",
+            "listFirmware",
+            "downloadFirmware",
+            "latestFirmware",
+            "getFirmware",
+            "listPrinters",
+            "exportPrinters",
+            "getPrinter",
+            "explainPrinter",
+            "listPrinterUpdates",
+            "listRollouts",
+            "getRollout",
+            "explainRollout",
+            "getStats",
+            "listUpdates",
+            "exportUpdates",
+            "getUser",
+            "whoAmI",
+        ],
+    ),
+    (
+        Right::Firmware,
+        &[
+            "uploadFirmware",
+            "beginUpload",
+            "completeUpload",
+            "updateFirmware",
+            "deleteFirmware",
+            "promoteFirmware",
+        ],
+    ),
+    (
+        Right::Rollouts,
+        &[
+            "createRollout",
+            "updateRollout",
+            "deleteRollout",
+            "advanceRollout",
+            "approveRollout",
+            "denyRollout",
+            "retryFailed",
+            "rollBack",
+        ],
+    ),
+    (Right::Printers, &["forceUpdate", "putUser", "deleteUser"]),
+    (Right::Keys, &["listKeys", "createKey", "getKey", "rotateKey", "revokeKey"]),
+];
+
+/// What an operation needs; none when nobody said so.
+pub fn needs(operation: &str) -> Option<Right> {
+    OPERATIONS.iter().find(|(_, names)| names.contains(&operation)).map(|(right, _)| *right)
+}
+
+/// Every operation that has a right.
+#[cfg(test)]
+pub fn named() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().flat_map(|(_, names)| names.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_nested_only_where_they_should_be() {
+        let rights = [Right::Read, Right::Firmware, Right::Rollouts, Right::Printers, Right::Keys];
+        let of = |role: Role| rights.map(|right| role.may(right));
+        assert_eq!(of(Role::Admin), [true, true, true, true, true]);
+        assert_eq!(of(Role::Release), [true, true, true, false, false]);
+        assert_eq!(of(Role::Operator), [true, false, true, true, false]);
+        assert_eq!(of(Role::Viewer), [true, false, false, false, false]);
+        assert_eq!(Right::Firmware.holders(), "admin or release");
+    }
+}

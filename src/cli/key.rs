@@ -1,0 +1,99 @@
+//! `key`: keys of REST, without a server.
+
+use std::process::ExitCode;
+
+use chrono::TimeDelta;
+use comfy_table::{Table, presets};
+use secrecy::ExposeSecret as _;
+
+use super::{Fatal, runtime};
+use crate::auth::db::{self as keys, Key, Wanted};
+use crate::auth::key::{KeyId, NewKey};
+use crate::auth::role::Role;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::{app, db};
+
+/// What shows who made a key here.
+const BY: &str = "cli";
+
+#[derive(clap::Subcommand)]
+pub(super) enum What {
+    /// Make a key and print it: it is kept nowhere, so this is the only time
+    Create {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// What its holder may do
+        #[arg(long, value_enum)]
+        role: Role,
+        /// Days until it opens nothing any more; it does not end unless given
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expires_in: Option<u32>,
+    },
+    /// List all keys, without their secrets
+    List,
+    /// Revoke a key: it opens nothing a second later, on any replica
+    Revoke {
+        /// The 12 digits between `pmk_` and the secret
+        id: KeyId,
+    },
+}
+
+/// Does it: exit code 1 when there is no such key.
+pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
+    let database = Config::database_from_env()?;
+    runtime()?.block_on(async {
+        let pool = db::pool(app::database(&database).await?, 1);
+        let (mut conn, now) = (pool.acquire().await?, Clock::system().now());
+        match what {
+            What::Create { name, role, expires_in } => {
+                let expires_at = expires_in.map(|days| now + TimeDelta::days(i64::from(days)));
+                let wanted = Wanted::new(name, *role, expires_at, now).map_err(|wrong| {
+                    let each: Vec<_> =
+                        wrong.iter().map(|wrong| format!("{} {}", wrong.field, wrong.detail)).collect();
+                    each.join("; ")
+                })?;
+                let new = NewKey::generate()?;
+                let key = keys::create(&mut conn, &new, &wanted, BY, now).await?;
+                eprintln!("{} key {} \"{}\"; it is shown this once:", key.role, key.id, key.name);
+                println!("{}", new.text.expose_secret());
+            }
+            What::List => {
+                let all = keys::all(&mut conn).await?;
+                println!("{}", table(&all, now));
+            }
+            What::Revoke { id } => {
+                let Some(key) = keys::revoke(&mut conn, id, now).await? else {
+                    return Err(
+                        format!("no key has the id {id}; `paperminder-ota key list` shows all").into()
+                    );
+                };
+                println!("{} \"{}\" opens nothing any more", key.id, key.name);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn table(all: &[Key], now: crate::clock::Time) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["ID", "NAME", "ROLE", "STATUS", "CREATED", "BY", "EXPIRES", "LAST USED"]);
+    let time = |time: Option<crate::clock::Time>| {
+        time.map_or_else(|| "never".to_owned(), |time| time.format("%F %H:%M").to_string())
+    };
+    for key in all {
+        table.add_row([
+            key.id.clone(),
+            key.name.clone(),
+            key.role.to_string(),
+            key.status(now).to_owned(),
+            time(Some(key.created_at)),
+            key.created_by.clone(),
+            time(key.expires_at),
+            time(key.last_used_at),
+        ]);
+    }
+    table
+}
