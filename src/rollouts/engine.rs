@@ -314,7 +314,10 @@ impl Engine {
             return Err(error);
         }
         left.note(plan);
-        let most = if due.is_none() && plan.offerings().is_empty() { REST } else { SCAN };
+        // An offer may have met a row that somebody was changing, and an open update be forced, of no rollout.
+        let is_open = |line: &PrinterLine| line.state().remembered().open.is_some();
+        let rests = due.is_none() && plan.offerings().is_empty() && !lines.iter().any(is_open);
+        let most = if rests { REST } else { SCAN };
         let share = (self.replica.0.as_u128() % 1000) as f64 / 1000.0;
         let most = most.mul_f64(1.0 - JITTER * share);
         let wait = due.map_or(most, |due| (due - self.clock.now()).to_std().unwrap_or_default().min(most));

@@ -29,7 +29,7 @@ use paperminder_ota::simulate::{Behaviour, Fate, Fleet, FleetOptions, Printer, P
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{SOON, Server};
+use crate::support::Server;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -48,7 +48,7 @@ async fn fleet(server: &Server, printers: u64) -> Fleet {
         if i % 2 == 0 { server.printer(i) } else { server.device(i) }
     }))
     .unwrap();
-    fleet.wait_until(SOON, |fleet| fleet.subscribes >= printers).await.unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == printers).await;
     fleet
 }
 
