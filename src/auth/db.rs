@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection, QueryBuilder};
 
 use super::key::{Fingerprint, KeyId, NewKey};
 use super::role::Role;
+use super::scope::Scope;
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::http::problem::FieldError;
@@ -37,13 +38,18 @@ pub struct Key {
     pub revoked_at: Option<Time>,
     /// To the minute.
     pub last_used_at: Option<Time>,
+    /// How much of the fleet its holder sees.
+    #[sqlx(flatten)]
+    pub scope: Scope,
 }
 
 /// How exactly `last_used_at` is kept.
 const USE: Duration = Duration::from_secs(60);
 
 const COLUMNS: &str = "k.id, k.number, k.name, k.role, k.secret_sha256, k.previous_sha256, k.previous_until, k.created_at, k.created_by, \
-    k.expires_at, k.revoked_at, k.last_used_at";
+    k.expires_at, k.revoked_at, k.last_used_at, k.user_ids, k.channels, k.platforms";
+/// Its scope, to compare with a caller's.
+const SCOPE: [&str; 3] = ["k.user_ids", "k.channels", "k.platforms"];
 
 impl Key {
     /// Whether it is open to this secret now.
@@ -77,12 +83,19 @@ const NAME: usize = 100;
 pub struct Wanted {
     name: String,
     role: Role,
+    scope: Scope,
     expires_at: Option<Time>,
 }
 
 impl Wanted {
     /// Unless something about it is wrong.
-    pub fn new(name: &str, role: Role, expires_at: Option<Time>, now: Time) -> Result<Self, Vec<FieldError>> {
+    pub fn new(
+        name: &str,
+        role: Role,
+        scope: Scope,
+        expires_at: Option<Time>,
+        now: Time,
+    ) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut wrong = |field: &str, detail: String| errors.push(FieldError { field: field.into(), detail });
         let name = name.trim();
@@ -95,19 +108,36 @@ impl Wanted {
         if expires_at.is_some_and(|at| at <= now) {
             wrong("expires_at", "must lie in the future".into());
         }
-        let wanted = Self { name: name.to_owned(), role, expires_at };
-        if errors.is_empty() { Ok(wanted) } else { Err(errors) }
+        match scope.checked() {
+            Ok(scope) if errors.is_empty() => Ok(Self { name: name.to_owned(), role, scope, expires_at }),
+            scope => {
+                errors.extend(scope.err().into_iter().flatten());
+                Err(errors)
+            }
+        }
+    }
+
+    /// How much of the fleet its holder is to see.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 }
 
-pub(super) async fn get(conn: &mut PgConnection, id: &KeyId) -> Result<Option<Key>, sqlx::Error> {
+/// The key, unless it sees more than `scope`.
+pub(super) async fn get(
+    conn: &mut PgConnection,
+    scope: &Scope,
+    id: &KeyId,
+) -> Result<Option<Key>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from api_keys k where k.id = "));
-    query.push_bind(id.as_str()).build_query_as().fetch_optional(conn).await
+    query.push_bind(id.as_str());
+    scope.push_within(&mut query, SCOPE);
+    query.build_query_as().fetch_optional(conn).await
 }
 
 /// The key, for somebody who uses it.
 pub(super) async fn used(conn: &mut PgConnection, id: &KeyId, now: Time) -> Result<Option<Key>, sqlx::Error> {
-    let key = get(&mut *conn, id).await?;
+    let key = get(&mut *conn, Scope::ALL, id).await?;
     let is_due = |key: &Key| {
         key.is_live(now) && key.last_used_at.is_none_or(|at| (now - at).to_std().is_ok_and(|ago| ago >= USE))
     };
@@ -134,18 +164,22 @@ pub async fn create(
     now: Time,
 ) -> Result<Key, sqlx::Error> {
     sqlx::query!(
-        "insert into api_keys (id, name, role, secret_sha256, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into api_keys (id, name, role, secret_sha256, created_at, created_by, expires_at, user_ids, channels, platforms) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         new.id.as_str(),
         wanted.name,
         wanted.role as Role,
         new.fingerprint.bytes(),
         now,
         by,
-        wanted.expires_at
+        wanted.expires_at,
+        wanted.scope.user_ids.as_deref(),
+        wanted.scope.channels.as_deref(),
+        wanted.scope.platforms.as_deref()
     )
     .execute(&mut *conn)
     .await?;
-    get(conn, &new.id).await?.ok_or(sqlx::Error::RowNotFound)
+    get(conn, Scope::ALL, &new.id).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
 /// Gives a key another secret; the old one opens until `previous_until`. None when there is no such key, or it is dead.
@@ -166,7 +200,7 @@ pub async fn rotate(
     if changed.execute(&mut *conn).await?.rows_affected() == 0 {
         return Ok(None);
     }
-    get(conn, &new.id).await
+    get(conn, Scope::ALL, &new.id).await
 }
 
 /// Revokes a key; one that is revoked stays so. None when there is no such key.
@@ -174,13 +208,13 @@ pub async fn revoke(conn: &mut PgConnection, id: &KeyId, now: Time) -> Result<Op
     sqlx::query!("update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1", id.as_str(), now)
         .execute(&mut *conn)
         .await?;
-    get(conn, id).await
+    get(conn, Scope::ALL, id).await
 }
 
-/// How many keys of administrators open something.
+/// How many keys of administrators open everything.
 pub async fn admins(conn: &mut PgConnection, now: Time) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"select count(*) as "count!" from api_keys where role = 'admin' and revoked_at is null and (expires_at is null or expires_at > $1)"#,
+        r#"select count(*) as "count!" from api_keys where role = 'admin' and num_nonnulls(user_ids, channels, platforms) = 0 and revoked_at is null and (expires_at is null or expires_at > $1)"#,
         now
     )
     .fetch_one(conn)
@@ -190,13 +224,17 @@ pub async fn admins(conn: &mut PgConnection, now: Time) -> Result<i64, sqlx::Err
 /// A page, the cursor of the next one, and how many there are.
 pub(super) async fn list(
     conn: &mut PgConnection,
+    scope: &Scope,
     page: &Page,
 ) -> Result<(Vec<Key>, Option<String>, i64), sqlx::Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from api_keys k where true"));
+    scope.push_within(&mut query, SCOPE);
     page.push(&mut query, "k.number");
     let mut keys = query.build_query_as::<Key>().fetch_all(&mut *conn).await?;
     let next = page.cut(&mut keys, |key| (key.number.to_string(), key.number));
-    let total = sqlx::query_scalar!(r#"select count(*) as "count!" from api_keys"#).fetch_one(conn).await?;
+    let mut count = QueryBuilder::new("select count(*) from api_keys k where true");
+    scope.push_within(&mut count, SCOPE);
+    let total = count.build_query_scalar().fetch_one(conn).await?;
     Ok((keys, next, total))
 }
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::Caller;
 use super::db::{self, Key, Wanted};
 use super::key::{KeyId, NewKey, NoChance};
 use super::role::Role;
+use super::{Caller, Scope};
 use crate::clock::Time;
 use crate::http::log::Rows;
 use crate::http::page::Page;
@@ -38,7 +38,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// A key as REST shows it: never with its secret.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"id": "0f3a9c41d27b", "number": 3, "name": "CI of the firmware", "role": "release", "status": "active",
-    "created_at": "2026-01-15T10:00:00Z", "created_by": "key 77aa01f2c3d4", "expires_at": "2027-01-15T10:00:00Z", "revoked_at": null,
+    "scope": {"user_ids": null, "channels": ["canary", "beta"], "platforms": null}, "created_at": "2026-01-15T10:00:00Z", "created_by": "key 77aa01f2c3d4", "expires_at": "2027-01-15T10:00:00Z", "revoked_at": null,
     "last_used_at": "2026-01-20T08:30:00Z", "previous_until": null}))]
 pub struct KeyView {
     /// Between `pmk_` and the secret.
@@ -48,6 +48,8 @@ pub struct KeyView {
     role: Role,
     /// `active`, `expired` or `revoked`.
     status: &'static str,
+    /// How much of the fleet its holder sees.
+    scope: Scope,
     created_at: DateTime<Utc>,
     /// `key <id>`, `bootstrap`, `cli`, or `anonymous` while authentication is off.
     created_by: String,
@@ -68,6 +70,7 @@ impl KeyView {
             name: key.name,
             role: key.role,
             status,
+            scope: key.scope,
             created_at: key.created_at,
             created_by: key.created_by,
             expires_at: key.expires_at,
@@ -81,7 +84,8 @@ impl KeyView {
 /// A key with its secret, which is shown this once.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"key": "pmk_0f3a9c41d27b_…", "id": "0f3a9c41d27b", "number": 3, "name": "CI of the firmware", "role": "release",
-    "status": "active", "created_at": "2026-01-15T10:00:00Z", "created_by": "key 77aa01f2c3d4", "expires_at": null, "revoked_at": null,
+    "status": "active", "scope": {"user_ids": null, "channels": ["canary", "beta"], "platforms": null},
+    "created_at": "2026-01-15T10:00:00Z", "created_by": "key 77aa01f2c3d4", "expires_at": null, "revoked_at": null,
     "last_used_at": null, "previous_until": null}))]
 pub struct Shown {
     /// All of it. It is kept nowhere: whoever loses it rotates the key.
@@ -104,11 +108,14 @@ pub struct KeyList {
 /// `POST /api/keys`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"name": "CI of the firmware", "role": "release", "expires_at": "2027-01-15T10:00:00Z"}))]
+#[schema(example = json!({"name": "CI of the firmware", "role": "release", "scope": {"channels": ["canary", "beta"]}, "expires_at": "2027-01-15T10:00:00Z"}))]
 pub struct CreateKey {
     /// For people: up to 100 characters.
     name: String,
     role: Role,
+    /// How much of the fleet its holder sees and touches: everything unless given, and never more than whoever makes it.
+    #[serde(default)]
+    scope: Scope,
     /// It opens nothing from then on; never unless given.
     expires_at: Option<DateTime<Utc>>,
 }
@@ -124,12 +131,15 @@ pub struct RotateKey {
 
 /// Whoever holds the key that was sent.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({"name": "key 0f3a9c41d27b", "key_id": "0f3a9c41d27b", "role": "release"}))]
+#[schema(example = json!({"name": "key 0f3a9c41d27b", "key_id": "0f3a9c41d27b", "role": "release",
+    "scope": {"user_ids": null, "channels": ["canary", "beta"], "platforms": null}}))]
 pub struct Me {
     /// `key <id>`, `bootstrap`, or `anonymous` while authentication is off.
     name: String,
     key_id: Option<KeyId>,
     role: Role,
+    /// How much of the fleet they see.
+    scope: Scope,
 }
 
 impl From<NoChance> for Problem {
@@ -145,9 +155,14 @@ fn unknown(id: &KeyId) -> Problem {
 /// Whose key this is.
 #[utoipa::path(get, path = "/api/me", operation_id = "whoAmI", tag = "keys",
     responses((status = 200, description = "The holder of the key", body = Me), Common))]
-async fn who_am_i(Extension(caller): Extension<Caller>, params: Params) -> Result<Json<Me>, Problem> {
+async fn who_am_i(caller: Caller, params: Params) -> Result<Json<Me>, Problem> {
     params.finish()?;
-    Ok(Json(Me { name: caller.name.to_string(), key_id: caller.key, role: caller.role }))
+    Ok(Json(Me {
+        name: caller.name.to_string(),
+        key_id: caller.key,
+        role: caller.role,
+        scope: Scope::clone(&caller.scope),
+    }))
 }
 
 /// List keys, without their secrets.
@@ -157,12 +172,13 @@ async fn who_am_i(Extension(caller): Extension<Caller>, params: Params) -> Resul
     responses((status = 200, description = "A page", body = KeyList), Common))]
 async fn list(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let page = Page::read(&mut params, "keys", db::SORTS, false);
     params.finish()?;
-    let (keys, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &page).await?;
+    let (keys, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &caller.scope, &page).await?;
     let (now, rows, link) = (app.clock.now(), Rows(keys.len()), page.link(next_cursor.as_deref()));
     let keys = keys.into_iter().map(|key| KeyView::new(key, now)).collect();
     Ok((Extension(rows), link, cache::tagged(&headers, 0, &KeyList { keys, total, next_cursor })?)
@@ -174,13 +190,20 @@ async fn list(
     responses((status = 201, description = "The key, shown this once", body = Shown), Common))]
 async fn create(
     State(app): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     params: Params,
     Body(body): Body<CreateKey>,
 ) -> Result<Response, Problem> {
     params.finish()?;
     let now = app.clock.now();
-    let wanted = Wanted::new(&body.name, body.role, body.expires_at, now).map_err(Problem::invalid)?;
+    let wanted =
+        Wanted::new(&body.name, body.role, body.scope, body.expires_at, now).map_err(Problem::invalid)?;
+    if !caller.scope.contains(wanted.scope()) {
+        return Err(Problem::field(
+            "scope",
+            "reaches further than your own key; GET /api/me tells how far that is",
+        ));
+    }
     let new = NewKey::generate()?;
     let key = db::create(&mut *app.pool.acquire().await?, &new, &wanted, &caller.name, now).await?;
     tracing::info!(key = %new.id, role = %key.role, "key created");
@@ -193,11 +216,13 @@ async fn create(
         (status = 404, description = "Key not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn get_key(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(id): Segment<KeyId>,
     params: Params,
 ) -> Result<Json<KeyView>, Problem> {
     params.finish()?;
-    let key = db::get(&mut *app.pool.acquire().await?, &id).await?.ok_or_else(|| unknown(&id))?;
+    let key =
+        db::get(&mut *app.pool.acquire().await?, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
     Ok(Json(KeyView::new(key, app.clock.now())))
 }
 
@@ -209,6 +234,7 @@ async fn get_key(
         (status = 409, description = "The key is revoked or expired", body = Problem, content_type = "application/problem+json"), Common))]
 async fn rotate(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(id): Segment<KeyId>,
     params: Params,
     Body(body): Body<RotateKey>,
@@ -221,13 +247,13 @@ async fn rotate(
     }
     let (now, new) = (app.clock.now(), NewKey::with(id.clone())?);
     let mut conn = app.pool.acquire().await?;
+    db::get(&mut conn, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
     let until = now + TimeDelta::seconds(i64::from(overlap));
     match db::rotate(&mut conn, &new, until, now).await? {
         Some(key) => {
             tracing::info!(key = %id, overlap, "key rotated");
             Ok(shown(StatusCode::OK, &new, key, now))
         }
-        None if db::get(&mut conn, &id).await?.is_none() => Err(unknown(&id)),
         None => Err(Problem::new(
             &problem::KEY_CONFLICT,
             format!("Key {id} opens nothing any more; make a new one with POST /api/keys."),
@@ -241,12 +267,14 @@ async fn rotate(
         (status = 404, description = "Key not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn revoke(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(id): Segment<KeyId>,
     params: Params,
 ) -> Result<StatusCode, Problem> {
     params.finish()?;
-    let now = app.clock.now();
-    db::revoke(&mut *app.pool.acquire().await?, &id, now).await?.ok_or_else(|| unknown(&id))?;
+    let (now, mut conn) = (app.clock.now(), app.pool.acquire().await?);
+    db::get(&mut conn, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
+    db::revoke(&mut conn, &id, now).await?;
     tracing::info!(key = %id, "key revoked");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,13 +8,14 @@ pub mod db;
 pub mod http;
 pub mod key;
 pub mod role;
+mod scope;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use moka::future::Cache;
@@ -24,6 +25,7 @@ use utoipa::openapi::OpenApi;
 
 use self::key::{Fingerprint, KeyId};
 use self::role::{Right, Role};
+pub use self::scope::Scope;
 use crate::clock::Clock;
 use crate::config;
 use crate::http::log::Actor;
@@ -43,6 +45,24 @@ pub struct Caller {
     pub key: Option<KeyId>,
     /// What it may do.
     pub role: Role,
+    /// How much of the fleet it sees.
+    pub scope: Arc<Scope>,
+}
+
+impl Caller {
+    /// Somebody who may do everything everywhere.
+    pub fn admin(name: &str) -> Self {
+        Self { name: name.into(), key: None, role: Role::Admin, scope: Arc::default() }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::internal("a route outside of the gate asks who calls"))
+    }
 }
 
 /// The door of `/api`.
@@ -83,7 +103,7 @@ impl Gate {
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Some(keys) = &self.0.keys else {
-            return Ok(Caller { name: "anonymous".into(), key: None, role: Role::Admin });
+            return Ok(Caller::admin("anonymous"));
         };
         let refuse = |detail: &str| Err(Problem::new(&problem::UNAUTHORIZED, detail));
         let invalid = "The key is not valid; send `Authorization: Bearer <key>` or `X-API-Key: <key>`.";
@@ -107,8 +127,9 @@ impl Gate {
         let Some((operation, needs)) = self.0.operations.get(&(method.clone(), route.to_owned())) else {
             return Ok(());
         };
-        if needs.is_some_and(|right| caller.role.may(right)) {
-            return Ok(());
+        if let Some(right) = needs.filter(|right| caller.role.may(*right)) {
+            let refuse = |why: &str| Problem::new(&problem::FORBIDDEN, format!("{operation} {why}."));
+            return right.within(&caller.scope).map_err(refuse);
         }
         let holders = needs.map_or_else(|| "what nobody has".to_owned(), Right::holders);
         let detail = format!(
@@ -123,16 +144,31 @@ impl Keys {
     async fn find(&self, given: &str) -> Result<Option<Caller>, Problem> {
         let fingerprint = Fingerprint::of(given);
         if self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.is(fingerprint.bytes())) {
-            return Ok(Some(Caller { name: "bootstrap".into(), key: None, role: Role::Admin }));
+            return Ok(Some(Caller::admin("bootstrap")));
         }
         let Some((id, fingerprint)) = key::parse(given) else { return Ok(None) };
         let now = self.clock.now();
-        let read =
-            async { db::used(&mut *self.pool.acquire().await?, &id, now).await.map(|row| row.map(Arc::new)) };
-        let row = self.rows.try_get_with(id.clone(), read).await;
-        let row = row.map_err(|error: Arc<sqlx::Error>| Problem::unavailable("The database", error))?;
+        let mut row = self.row(&id).await?;
+        // The row may be a second old, and the key may have got another secret since.
+        if row.as_ref().is_some_and(|row| row.is_live(now) && !row.opens_to(&fingerprint, now)) {
+            self.rows.invalidate(&id).await;
+            row = self.row(&id).await?;
+        }
         let open = row.filter(|row| row.opens_to(&fingerprint, now));
-        Ok(open.map(|row| Caller { name: format!("key {id}").into(), key: Some(id), role: row.role }))
+        Ok(open.map(|row| Caller {
+            name: format!("key {id}").into(),
+            key: Some(id),
+            role: row.role,
+            scope: Arc::new(row.scope.clone()),
+        }))
+    }
+
+    async fn row(&self, id: &KeyId) -> Result<Option<Arc<db::Key>>, Problem> {
+        let now = self.clock.now();
+        let read =
+            async { db::used(&mut *self.pool.acquire().await?, id, now).await.map(|row| row.map(Arc::new)) };
+        let row = self.rows.try_get_with(id.clone(), read).await;
+        row.map_err(|error: Arc<sqlx::Error>| Problem::unavailable("The database", error))
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::scope::Scope;
+
 /// What the holder of a key is.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type, clap::ValueEnum,
@@ -31,8 +33,10 @@ pub enum Right {
     Firmware,
     /// To change rollouts.
     Rollouts,
-    /// To change what is known of printers and their owners, and to force updates.
+    /// To force updates.
     Printers,
+    /// To change what is known of the owners of printers.
+    Owners,
     /// To make and revoke keys.
     Keys,
 }
@@ -46,7 +50,9 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Release => matches!(right, Right::Read | Right::Firmware | Right::Rollouts),
-            Self::Operator => matches!(right, Right::Read | Right::Rollouts | Right::Printers),
+            Self::Operator => {
+                matches!(right, Right::Read | Right::Rollouts | Right::Printers | Right::Owners)
+            }
             Self::Viewer => right == Right::Read,
         }
     }
@@ -69,6 +75,19 @@ impl Right {
         let holders: Vec<_> =
             Role::ALL.iter().filter(|role| role.may(self)).map(ToString::to_string).collect();
         holders.join(" or ")
+    }
+
+    /// Whether a scope is wide enough for what the right is about, or why not.
+    pub fn within(self, scope: &Scope) -> Result<(), &'static str> {
+        match self {
+            Self::Firmware if !scope.has_everybody() => {
+                Err("changes releases, which are everybody's, and the key is for some users only")
+            }
+            Self::Owners if scope.channels.is_some() || scope.platforms.is_some() => {
+                Err("is about all printers of a user, and the key is for some channels or platforms only")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -121,7 +140,8 @@ static OPERATIONS: &[(Right, &[&str])] = &[
             "rollBack",
         ],
     ),
-    (Right::Printers, &["forceUpdate", "putUser", "deleteUser"]),
+    (Right::Printers, &["forceUpdate"]),
+    (Right::Owners, &["putUser", "deleteUser"]),
     (Right::Keys, &["listKeys", "createKey", "getKey", "rotateKey", "revokeKey"]),
 ];
 
@@ -142,7 +162,7 @@ mod tests {
 
     #[test]
     fn roles_are_nested_only_where_they_should_be() {
-        let rights = [Right::Read, Right::Firmware, Right::Rollouts, Right::Printers, Right::Keys];
+        let rights = [Right::Read, Right::Firmware, Right::Rollouts, Right::Owners, Right::Keys];
         let of = |role: Role| rights.map(|right| role.may(right));
         assert_eq!(of(Role::Admin), [true, true, true, true, true]);
         assert_eq!(of(Role::Release), [true, true, true, false, false]);

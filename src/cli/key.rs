@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 use secrecy::ExposeSecret as _;
 
 use super::{Fatal, runtime};
+use crate::auth::Scope;
 use crate::auth::db::{self as keys, Key, Wanted};
 use crate::auth::key::{KeyId, NewKey};
 use crate::auth::role::Role;
@@ -27,6 +28,15 @@ pub(super) enum What {
         /// What its holder may do
         #[arg(long, value_enum)]
         role: Role,
+        /// Only the printers of this user, and what is about them; may be given more than once
+        #[arg(long = "user", value_name = "USER_ID")]
+        users: Vec<String>,
+        /// Only this channel; may be given more than once
+        #[arg(long = "channel")]
+        channels: Vec<String>,
+        /// Only this platform; may be given more than once
+        #[arg(long = "platform")]
+        platforms: Vec<String>,
         /// Days until it opens nothing any more; it does not end unless given
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
         expires_in: Option<u32>,
@@ -47,9 +57,12 @@ pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
         let pool = db::pool(app::database(&database).await?, 1);
         let (mut conn, now) = (pool.acquire().await?, Clock::system().now());
         match what {
-            What::Create { name, role, expires_in } => {
+            What::Create { name, role, users, channels, platforms, expires_in } => {
                 let expires_at = expires_in.map(|days| now + TimeDelta::days(i64::from(days)));
-                let wanted = Wanted::new(name, *role, expires_at, now).map_err(|wrong| {
+                let list = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+                let scope =
+                    Scope { user_ids: list(users), channels: list(channels), platforms: list(platforms) };
+                let wanted = Wanted::new(name, *role, scope, expires_at, now).map_err(|wrong| {
                     let each: Vec<_> =
                         wrong.iter().map(|wrong| format!("{} {}", wrong.field, wrong.detail)).collect();
                     each.join("; ")
@@ -79,7 +92,7 @@ pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
 fn table(all: &[Key], now: crate::clock::Time) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["ID", "NAME", "ROLE", "STATUS", "CREATED", "BY", "EXPIRES", "LAST USED"]);
+    table.set_header(["ID", "NAME", "ROLE", "SCOPE", "STATUS", "CREATED", "BY", "EXPIRES", "LAST USED"]);
     let time = |time: Option<crate::clock::Time>| {
         time.map_or_else(|| "never".to_owned(), |time| time.format("%F %H:%M").to_string())
     };
@@ -88,6 +101,7 @@ fn table(all: &[Key], now: crate::clock::Time) -> Table {
             key.id.clone(),
             key.name.clone(),
             key.role.to_string(),
+            scope(&key.scope),
             key.status(now).to_owned(),
             time(Some(key.created_at)),
             key.created_by.clone(),
@@ -96,4 +110,13 @@ fn table(all: &[Key], now: crate::clock::Time) -> Table {
         ]);
     }
     table
+}
+
+fn scope(scope: &Scope) -> String {
+    let lists = [("users", &scope.user_ids), ("channels", &scope.channels), ("platforms", &scope.platforms)];
+    let said: Vec<_> = lists
+        .into_iter()
+        .filter_map(|(name, list)| Some(format!("{name} {}", list.as_ref()?.join(", "))))
+        .collect();
+    if said.is_empty() { "everything".to_owned() } else { said.join("; ") }
 }
