@@ -26,14 +26,14 @@ use crate::firmware::Uploads;
 use crate::http::problem::{self, Problem};
 use crate::ids::{PrinterRef, ReplicaId};
 use crate::links::{self, Limits};
-use crate::push::{self, Door, Fence, Hub};
+use crate::push::{self, Door, Fence, Hub, Refusals};
 use crate::rollouts::{Engine, Steward};
 use crate::shutdown::Shutdown;
 use crate::state::{AppState, Parts};
 use crate::storage::{BadKey, Buffers, Cdn, Delivery, Images, Mode, Store};
 use crate::updates::Intake;
 use crate::{
-    auth, db, docs, events, firmware, http, jobs, line, printers, rollouts, stats, telemetry, updates,
+    audit, auth, db, docs, events, firmware, http, jobs, line, printers, rollouts, stats, telemetry, updates,
 };
 
 /// Hints that may wait for the engine; beyond it, it looks at everything.
@@ -210,9 +210,10 @@ pub fn assemble(
         max_size: config.max_firmware_size,
         patience: config.upload_timeout,
         shutdown: shutdown.clone(),
+        by: auth::Caller::admin("server"),
     };
     let state = Parts {
-        intake: Intake::start(&pool, replica, &clock, &shutdown.hard),
+        intake: Intake::start(&pool, replica, config.printer_auth, &clock, &shutdown.hard),
         pool,
         clock,
         replica,
@@ -228,6 +229,11 @@ pub fn assemble(
         exports: http::export::Exports::new(config.reporting.exports, shutdown.hard.clone()),
         feed: Feed::new(config.reporting.event_streams),
         door: Arc::new(Door::new(connections.sockets, connections.per_second, connections.per_address)),
+        refusals: Refusals::new(config.wrong_keys),
+        origins: match &config.cors {
+            Cors::Any => Vec::new(),
+            Cors::Only(origins) => origins.clone(),
+        },
         attempts: config.attempts,
         drain: config.drain,
         shutdown,
@@ -273,6 +279,7 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(events::http::routes())
         .merge(stats::http::routes())
         .merge(auth::http::routes())
+        .merge(audit::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {

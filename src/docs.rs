@@ -27,7 +27,8 @@ use crate::state::AppState;
         (name = "updates", description = "Attempts to bring one printer to one release"),
         (name = "stats", description = "Numbers for dashboards"),
         (name = "events", description = "What changes, as it changes"),
-        (name = "keys", description = "Who may do what"))
+        (name = "keys", description = "Who may do what"),
+        (name = "audit", description = "Who did what"))
 )]
 struct Document;
 

@@ -49,6 +49,10 @@ row_id!(
     UpdateId
 );
 row_id!(
+    /// A key of printers.
+    PrinterKeyId
+);
+row_id!(
     /// A running server process; new at every start.
     ReplicaId
 );

@@ -12,7 +12,7 @@ use crate::firmware::Uploads;
 use crate::http::export::Exports;
 use crate::ids::ReplicaId;
 use crate::links::Limits;
-use crate::push::{Door, Fence, Hub};
+use crate::push::{Door, Fence, Hub, Refusals};
 use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
 use crate::storage::Images;
@@ -55,6 +55,10 @@ pub struct Parts {
     pub feed: Feed,
     /// Lets sockets in.
     pub door: Arc<Door>,
+    /// Wrong keys of printers.
+    pub refusals: Refusals,
+    /// Origins of browser pages that may open a printer's socket.
+    pub origins: Vec<String>,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Time over which sockets are let go.

@@ -158,7 +158,7 @@ fn unknown(id: &KeyId) -> Problem {
 async fn who_am_i(caller: Caller, params: Params) -> Result<Json<Me>, Problem> {
     params.finish()?;
     Ok(Json(Me {
-        name: caller.name.to_string(),
+        name: caller.actor.name.to_string(),
         key_id: caller.key,
         role: caller.role,
         scope: Scope::clone(&caller.scope),
@@ -205,7 +205,9 @@ async fn create(
         ));
     }
     let new = NewKey::generate()?;
-    let key = db::create(&mut *app.pool.acquire().await?, &new, &wanted, &caller.name, now).await?;
+    let mut tx = caller.begin(&app.pool).await?;
+    let key = db::create(&mut tx, &new, &wanted, &caller.actor.name, now).await?;
+    tx.commit().await?;
     tracing::info!(key = %new.id, role = %key.role, "key created");
     Ok(shown(StatusCode::CREATED, &new, key, now))
 }
@@ -246,11 +248,12 @@ async fn rotate(
         return Err(Problem::field("overlap_seconds", detail));
     }
     let (now, new) = (app.clock.now(), NewKey::with(id.clone())?);
-    let mut conn = app.pool.acquire().await?;
-    db::get(&mut conn, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
+    let mut tx = caller.begin(&app.pool).await?;
+    db::get(&mut tx, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
     let until = now + TimeDelta::seconds(i64::from(overlap));
-    match db::rotate(&mut conn, &new, until, now).await? {
+    match db::rotate(&mut tx, &new, until, now).await? {
         Some(key) => {
+            tx.commit().await?;
             tracing::info!(key = %id, overlap, "key rotated");
             Ok(shown(StatusCode::OK, &new, key, now))
         }
@@ -272,9 +275,10 @@ async fn revoke(
     params: Params,
 ) -> Result<StatusCode, Problem> {
     params.finish()?;
-    let (now, mut conn) = (app.clock.now(), app.pool.acquire().await?);
-    db::get(&mut conn, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
-    db::revoke(&mut conn, &id, now).await?;
+    let (now, mut tx) = (app.clock.now(), caller.begin(&app.pool).await?);
+    db::get(&mut tx, &caller.scope, &id).await?.ok_or_else(|| unknown(&id))?;
+    db::revoke(&mut tx, &id, now).await?;
+    tx.commit().await?;
     tracing::info!(key = %id, "key revoked");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,24 +11,26 @@ pub mod role;
 mod scope;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use moka::future::Cache;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use utoipa::openapi::OpenApi;
 
 use self::key::{Fingerprint, KeyId};
 use self::role::{Right, Role};
 pub use self::scope::Scope;
+use crate::audit::{self, Actor};
 use crate::clock::Clock;
 use crate::config;
-use crate::http::log::Actor;
+use crate::http::log::{self, TraceId};
 use crate::http::problem::{self, Problem};
 
 /// How long a row is believed: what was revoked anywhere opens nothing here after this.
@@ -36,11 +38,14 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// Rows that are remembered at once.
 const REMEMBERED: u64 = 10_000;
 
+/// The name of everybody while authentication is off.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// Whoever made a request; handlers find it in its extensions.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// `anonymous` without authentication, `bootstrap`, or `key <id>`.
-    pub name: Arc<str>,
+    /// Who it is, for the trail.
+    pub actor: Actor,
     /// The key, where it is one that has a row.
     pub key: Option<KeyId>,
     /// What it may do.
@@ -52,7 +57,13 @@ pub struct Caller {
 impl Caller {
     /// Somebody who may do everything everywhere.
     pub fn admin(name: &str) -> Self {
-        Self { name: name.into(), key: None, role: Role::Admin, scope: Arc::default() }
+        let actor = Actor { name: name.into(), ..Actor::default() };
+        Self { actor, key: None, role: Role::Admin, scope: Arc::default() }
+    }
+
+    /// Begins a transaction whose changes are this caller's.
+    pub async fn begin(&self, pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        audit::begin(pool, &self.actor).await
     }
 }
 
@@ -73,7 +84,7 @@ struct Inner {
     /// None: everybody is an administrator.
     keys: Option<Keys>,
     /// By method and route: the operation, and what it needs.
-    operations: HashMap<(Method, String), (String, Option<Right>)>,
+    operations: HashMap<(Method, String), (Arc<str>, Option<Right>)>,
 }
 
 struct Keys {
@@ -96,14 +107,14 @@ impl Gate {
             }),
         };
         let operations = operations(document).into_iter();
-        let operations = operations
-            .map(|(method, route, id)| ((method, route.to_owned()), (id.to_owned(), role::needs(id))));
+        let operations =
+            operations.map(|(method, route, id)| ((method, route.to_owned()), (id.into(), role::needs(id))));
         Self(Arc::new(Inner { keys, operations: operations.collect() }))
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Some(keys) = &self.0.keys else {
-            return Ok(Caller::admin("anonymous"));
+            return Ok(Caller::admin(ANONYMOUS));
         };
         let refuse = |detail: &str| Err(Problem::new(&problem::UNAUTHORIZED, detail));
         let invalid = "The key is not valid; send `Authorization: Bearer <key>` or `X-API-Key: <key>`.";
@@ -121,10 +132,14 @@ impl Gate {
         }
     }
 
-    fn admit(&self, caller: &Caller, method: &Method, route: &str) -> Result<(), Problem> {
+    fn operation(&self, method: &Method, route: &str) -> Option<&(Arc<str>, Option<Right>)> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
+        self.0.operations.get(&(method.clone(), route.to_owned()))
+    }
+
+    fn admit(&self, caller: &Caller, method: &Method, route: &str) -> Result<(), Problem> {
         // The router answers who asks for a method that the path does not take.
-        let Some((operation, needs)) = self.0.operations.get(&(method.clone(), route.to_owned())) else {
+        let Some((operation, needs)) = self.operation(method, route) else {
             return Ok(());
         };
         if let Some(right) = needs.filter(|right| caller.role.may(*right)) {
@@ -156,7 +171,7 @@ impl Keys {
         }
         let open = row.filter(|row| row.opens_to(&fingerprint, now));
         Ok(open.map(|row| Caller {
-            name: format!("key {id}").into(),
+            actor: Actor { name: format!("key {id}").into(), ..Actor::default() },
             key: Some(id),
             role: row.role,
             scope: Arc::new(row.scope.clone()),
@@ -201,13 +216,18 @@ pub fn operations(document: &OpenApi) -> Vec<(Method, &str, &str)> {
 
 /// The middleware.
 pub async fn require(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let caller = match gate.caller(request.headers()).await {
+    let mut caller = match gate.caller(request.headers()).await {
         Err(problem) => return problem.into_response(),
         Ok(caller) => caller,
     };
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let admitted = gate.admit(&caller, request.method(), route);
-    let actor = Actor(caller.name.to_string());
+    let operation = gate.operation(request.method(), route).map(|(operation, _)| operation.clone());
+    let extensions = request.extensions();
+    let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let trace_id = extensions.get::<TraceId>().map(|trace| trace.0.clone());
+    caller.actor = Actor { address, operation, trace_id, ..caller.actor };
+    let actor = log::Actor(caller.actor.name.to_string());
     request.extensions_mut().insert(caller);
     let mut response = match admitted {
         Ok(()) => next.run(request).await,

@@ -33,12 +33,16 @@ pub enum Right {
     Firmware,
     /// To change rollouts.
     Rollouts,
-    /// To force updates.
+    /// To force updates on printers, and to keep printers out.
     Printers,
     /// To change what is known of the owners of printers.
     Owners,
+    /// To make and delete the keys of printers.
+    PrinterKeys,
     /// To make and revoke keys.
     Keys,
+    /// To see who did what.
+    Audit,
 }
 
 impl Role {
@@ -83,7 +87,7 @@ impl Right {
             Self::Firmware if !scope.has_everybody() => {
                 Err("changes releases, which are everybody's, and the key is for some users only")
             }
-            Self::Owners if scope.channels.is_some() || scope.platforms.is_some() => {
+            Self::Owners | Self::PrinterKeys if scope.channels.is_some() || scope.platforms.is_some() => {
                 Err("is about all printers of a user, and the key is for some channels or platforms only")
             }
             _ => Ok(()),
@@ -140,9 +144,21 @@ static OPERATIONS: &[(Right, &[&str])] = &[
             "rollBack",
         ],
     ),
-    (Right::Printers, &["forceUpdate"]),
+    (Right::Printers, &["forceUpdate", "blockPrinter", "unblockPrinter"]),
+    (
+        Right::PrinterKeys,
+        &[
+            "listPrinterKeys",
+            "createPrinterKey",
+            "importPrinterKeys",
+            "rotatePrinterKey",
+            "deletePrinterKey",
+            "resetPrinterKey",
+        ],
+    ),
     (Right::Owners, &["putUser", "deleteUser"]),
     (Right::Keys, &["listKeys", "createKey", "getKey", "rotateKey", "revokeKey"]),
+    (Right::Audit, &["listAudit", "exportAudit"]),
 ];
 
 /// What an operation needs; none when nobody said so.

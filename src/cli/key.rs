@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 use secrecy::ExposeSecret as _;
 
 use super::{Fatal, runtime};
+use crate::audit::{self, Actor};
 use crate::auth::Scope;
 use crate::auth::db::{self as keys, Key, Wanted};
 use crate::auth::key::{KeyId, NewKey};
@@ -55,7 +56,14 @@ pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
     let database = Config::database_from_env()?;
     runtime()?.block_on(async {
         let pool = db::pool(app::database(&database).await?, 1);
-        let (mut conn, now) = (pool.acquire().await?, Clock::system().now());
+        let now = Clock::system().now();
+        let operation = match what {
+            What::Create { .. } => "key create",
+            What::List => "key list",
+            What::Revoke { .. } => "key revoke",
+        };
+        let actor = Actor { name: BY.into(), operation: Some(operation.into()), ..Actor::default() };
+        let mut tx = audit::begin(&pool, &actor).await?;
         match what {
             What::Create { name, role, users, channels, platforms, expires_in } => {
                 let expires_at = expires_in.map(|days| now + TimeDelta::days(i64::from(days)));
@@ -68,20 +76,22 @@ pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
                     each.join("; ")
                 })?;
                 let new = NewKey::generate()?;
-                let key = keys::create(&mut conn, &new, &wanted, BY, now).await?;
+                let key = keys::create(&mut tx, &new, &wanted, BY, now).await?;
+                tx.commit().await?;
                 eprintln!("{} key {} \"{}\"; it is shown this once:", key.role, key.id, key.name);
                 println!("{}", new.text.expose_secret());
             }
             What::List => {
-                let all = keys::all(&mut conn).await?;
+                let all = keys::all(&mut tx).await?;
                 println!("{}", table(&all, now));
             }
             What::Revoke { id } => {
-                let Some(key) = keys::revoke(&mut conn, id, now).await? else {
+                let Some(key) = keys::revoke(&mut tx, id, now).await? else {
                     return Err(
                         format!("no key has the id {id}; `paperminder-ota key list` shows all").into()
                     );
                 };
+                tx.commit().await?;
                 println!("{} \"{}\" opens nothing any more", key.id, key.name);
             }
         }

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod audit;
 #[cfg(feature = "dev")]
 mod demo;
 #[cfg(feature = "dev")]
@@ -49,6 +50,9 @@ enum Command {
     /// Make, list and revoke the keys of REST; needs DATABASE_URL only
     #[command(subcommand)]
     Key(key::What),
+    /// Check the trail of changes; needs DATABASE_URL only
+    #[command(subcommand)]
+    Audit(audit::What),
     /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
     ///
     /// REST and sockets are on 127.0.0.1:8000 (LISTEN_ADDR), health and metrics on 127.0.0.1:9000 (INTERNAL_ADDR), and
@@ -99,6 +103,7 @@ pub fn run() -> ExitCode {
         Command::Migrate { check } => serve::migrate(check),
         Command::Gc(args) => gc::gc(&args),
         Command::Key(what) => key::key(&what),
+        Command::Audit(what) => audit::audit(&what),
         #[cfg(feature = "dev")]
         Command::Dev => dev::dev(),
         #[cfg(feature = "dev")]

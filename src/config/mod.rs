@@ -18,9 +18,10 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use self::parts::Connections;
-use self::parts::{PER_ADDRESS, read_auth, read_connections, read_delivery, read_storage};
+use self::parts::{PER_ADDRESS, WRONG_KEYS, read_auth, read_connections, read_delivery, read_storage};
 use self::reader::Reader;
 pub use self::settings::{SETTINGS, Setting};
+use crate::words::vocabulary;
 
 /// Who may call REST.
 #[derive(Clone, Debug)]
@@ -33,6 +34,19 @@ pub enum Auth {
         admin_key: Option<SecretString>,
     },
 }
+
+vocabulary!(
+    /// Which printers are let in.
+    PrinterAuth {
+        /// Whoever shows the key that it showed first, or one that was made for it or its user.
+        #[default]
+        Enroll = "enroll",
+        /// Whoever shows a key that was made for it or its user.
+        Registered = "registered",
+        /// Everybody.
+        Open = "open",
+    }
+);
 
 /// Which pages of other origins may call REST.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +168,10 @@ pub struct Config {
     pub downloads: Downloads,
     /// Who may call REST.
     pub auth: Auth,
+    /// Which printers are let in.
+    pub printer_auth: PrinterAuth,
+    /// Wrong keys a minute and address, before printers from there that are not known are not heard.
+    pub wrong_keys: NonZeroU32,
     /// Browser pages of other origins.
     pub cors: Cors,
     /// Largest image, in bytes.
@@ -255,6 +273,10 @@ impl Config {
             },
             internal_addr: read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000))),
             auth,
+            printer_auth: read.parsed("PRINTER_AUTH", PrinterAuth::default(), |text| {
+                text.parse().map_err(|_| "must be `enroll`, `registered` or `open`".to_owned())
+            }),
+            wrong_keys: read.number("WRONG_KEYS_PER_ADDRESS", WRONG_KEYS, NonZeroU32::MIN, NonZeroU32::MAX),
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),

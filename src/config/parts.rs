@@ -13,6 +13,9 @@ use super::{Auth, Delivery, Encryption, Storage};
 /// Downloads that one address may start a minute unless told otherwise: a house full of printers behind one router.
 pub(super) const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(1200).unwrap();
 
+/// Wrong keys a minute and address: a house full of printers with an old one makes two a second each.
+pub(super) const WRONG_KEYS: NonZeroU32 = NonZeroU32::new(600).unwrap();
+
 /// Sockets that may come a second: as many printers can be written down.
 const CONNECTS: NonZeroU32 = NonZeroU32::new(2000).unwrap();
 /// Sockets that one address may open a minute: it may be a proxy's.

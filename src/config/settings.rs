@@ -54,6 +54,16 @@ pub const SETTINGS: &[Setting] = &[
         "file with a first admin key for REST, at least 24 characters; keys are made with it, or with `paperminder-ota key create`",
     ),
     setting(
+        "PRINTER_AUTH",
+        "enroll",
+        "`enroll`: a printer's first api_key is bound to it; `registered`: only keys made beforehand; `open`: no keys, for development",
+    ),
+    setting(
+        "WRONG_KEYS_PER_ADDRESS",
+        "600",
+        "wrong keys of printers a minute from one address; beyond it, only printers that were let in before are heard",
+    ),
+    setting(
         "CORS_ALLOWED_ORIGINS",
         "none",
         "origins of browser pages that may call REST, separated by commas, or *",

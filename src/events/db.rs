@@ -49,6 +49,17 @@ pub(super) async fn page(
              and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and (e.changes is null or p.id is not null)
              and ($5::uuid is null or e.rollout_id = $5) and ($6::bigint is null or e.rollout_number = $6)
              and (cardinality($7::text[]) = 0 or e.kind = any($7))
+             and (num_nonnulls($9::text[], $10::text[], $11::text[]) = 0 or case split_part(e.kind, '.', 1)
+                 when 'update' then exists (
+                     select 1 from printers q where q.printer_id = coalesce(p.printer_id, e.data ->> 'printer_id')
+                         and ($9 is null or q.user_id = any($9)) and ($10 is null or q.update_channel = any($10))
+                         and ($11 is null or q.platform = any($11)))
+                 when 'rollout' then exists (
+                     select 1 from update_rollouts r where r.id = e.rollout_id and ($9 is null or r.reach_users <@ $9)
+                         and ($10 is null or r.reach_channels <@ $10) and ($11 is null or r.reach_platforms <@ $11))
+                 when 'firmware' then ($10 is null or e.data ->> 'channel' = any($10))
+                     and ($11 is null or e.data ->> 'platform' = any($11))
+                 else false end)
            order by e.xid, e.id, c.part limit $8"#,
         after.xid.to_string(),
         after.id,
@@ -57,7 +68,10 @@ pub(super) async fn page(
         filter.rollout.and_then(|rollout| rollout.id()),
         filter.rollout.and_then(|rollout| rollout.number()),
         &kinds,
-        limit
+        limit,
+        filter.scope.user_ids.as_deref() as Option<&[String]>,
+        filter.scope.channels.as_deref() as Option<&[String]>,
+        filter.scope.platforms.as_deref() as Option<&[String]>
     );
     let mut events = Vec::new();
     for row in rows.fetch_all(conn).await? {

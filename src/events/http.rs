@@ -9,6 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::types::{Filter, Kinds};
 use super::watch::{Start, Watcher};
+use crate::auth::Caller;
 use crate::http::Params;
 use crate::http::problem::{self, Common, Problem};
 use crate::ids::Handle;
@@ -40,6 +41,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         Common))]
 async fn watch(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
@@ -52,7 +54,7 @@ async fn watch(
         None | Some("") => Start::Now,
         Some(text) => text.parse().map_or(Start::Lost, Start::After),
     };
-    let filter = Filter { rollout, kinds };
+    let filter = Filter { scope: caller.scope, rollout, kinds };
     let stop = app.shutdown.soft.clone();
     let watcher = Watcher::start(&app.feed, app.pool.clone(), stop, start, filter).await?;
     let watcher = watcher.ok_or_else(|| {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::ids::Handle;
 use crate::words::{UnknownWord, vocabulary};
@@ -128,6 +130,8 @@ impl FromStr for Kinds {
 /// Which events somebody wants; all unless it says otherwise.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
+    /// What is read at all.
+    pub scope: Arc<Scope>,
     pub rollout: Option<Handle>,
     pub kinds: Kinds,
 }

@@ -96,8 +96,9 @@ impl Watcher {
         }
     }
 
+    /// A batch is everybody's. Whoever sees a part only is told that there is something, and reads it.
     fn take(&mut self, batch: &Batch) {
-        if batch.after > self.at {
+        if batch.after > self.at || !self.filter.scope.is_all() {
             self.behind = true;
             return;
         }

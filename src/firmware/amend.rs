@@ -3,6 +3,7 @@
 use sqlx::PgPool;
 
 use super::{Error, Release, Selector, db};
+use crate::auth::Caller;
 use crate::clock::Time;
 use crate::push::{self, Hint};
 use crate::version::Version;
@@ -25,9 +26,15 @@ pub struct Amendment {
 }
 
 /// Applies an amendment. Every replica takes it into account at once: a withdrawn release is offered no more.
-pub async fn amend(pool: &PgPool, by: &Selector, wanted: Amendment, now: Time) -> Result<Release, Error> {
-    let mut tx = pool.begin().await?;
-    let id = db::find(&mut tx, by).await?.id;
+pub async fn amend(
+    pool: &PgPool,
+    caller: &Caller,
+    by: &Selector,
+    wanted: Amendment,
+    now: Time,
+) -> Result<Release, Error> {
+    let mut tx = caller.begin(pool).await?;
+    let id = db::find(&mut tx, &caller.scope, by).await?.id;
     db::lock(&mut tx, id).await?;
     let mut release = db::get(&mut tx, id).await?.ok_or_else(|| Error::NotFound(by.version.to_string()))?;
     if wanted.if_revision.is_some_and(|revision| revision != release.revision) {

@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::Pg
 
 use super::image::Findings;
 use super::{Error, Query, Release, Selector, direct};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::FirmwareId;
@@ -14,22 +15,47 @@ use crate::storage::ObjectKey;
 use crate::version::Version;
 use crate::words::{Channel, Platform};
 
-/// All columns of a release.
+/// What is the same for whoever looks.
 const COLUMNS: &str = "f.id, f.number, f.version, f.channel, f.platform, f.object_key, f.file_size, f.md5_checksum, \
     f.sha256_checksum, f.release_notes, f.changelog, f.mandatory, f.min_upgrade_version, f.released_at, f.deprecated_at, \
-    f.download_count, f.image, f.validated, f.revision, \
-    (coalesce((select sum(o.count) from outcomes o where o.release = f.id and o.outcome = 'completed'), 0) \
+    f.image, f.validated, f.revision";
+
+/// What is counted, of everybody's printers. Successes and failures are those of the outcomes, which the database keeps
+/// beside the updates, and of what waits for its proof: exact at every commit, and no matter of how many there are.
+const COUNTS: &str = "f.download_count, (coalesce((select sum(o.count) from outcomes o where o.release = f.id and o.outcome = 'completed'), 0) \
         + coalesce(recent.completed, 0) \
         + (select count(*) from update_history u where u.firmware_version_id = f.id and u.open and u.status = 'completed'))::bigint \
         as success_count, \
     (coalesce((select sum(o.count) from outcomes o where o.release = f.id and o.outcome = 'failed'), 0) \
-        + coalesce(recent.failed, 0))::bigint as failure_count";
-
-/// Where they are read from. Successes and failures are those of the outcomes, which the database keeps beside the
-/// updates, and of what waits for its proof: exact at every commit, and no matter of how many there are.
-const FROM: &str = "firmware_versions f left join ( \
+        + coalesce(recent.failed, 0))::bigint as failure_count \
+    from firmware_versions f left join ( \
     select release, sum(count) filter (where outcome = 'completed') as completed, sum(count) filter (where outcome = 'failed') as failed \
     from outcomes_log group by release) recent on recent.release = f.id";
+
+/// Selects the releases of a scope, and `more` of each. Whoever sees the printers of some users alone has these counted,
+/// one by one.
+fn select(scope: &Scope, more: &str) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(format!("select {COLUMNS}{more}, "));
+    match &scope.user_ids {
+        None => {
+            query.push(COUNTS);
+        }
+        Some(users) => {
+            query.push(
+                "c.downloads as download_count, c.successes as success_count, c.failures as failure_count \
+                 from firmware_versions f cross join lateral (select count(u.download_ended_at) as downloads, \
+                     count(*) filter (where u.status = 'completed') as successes, \
+                     count(*) filter (where u.status = 'failed') as failures \
+                 from update_history u join printers p on p.id = u.printer \
+                 where u.firmware_version_id = f.id and u.firmware_version = f.version and p.user_id = any(",
+            );
+            query.push_bind(users.clone()).push(")) c");
+        }
+    }
+    query.push(" where true");
+    scope.push_releases(&mut query, "f");
+    query
+}
 
 /// Most stable first, as SQL.
 pub(super) const STABILITY: &str = "case f.channel when 'stable' then 0 when 'beta' then 1 else 2 end";
@@ -66,10 +92,6 @@ impl FromRow<'_, PgRow> for Release {
             revision: row.try_get("revision")?,
         })
     }
-}
-
-fn select() -> QueryBuilder<Postgres> {
-    QueryBuilder::new(format!("select {COLUMNS} from {FROM} where true"))
 }
 
 pub(super) async fn exists(
@@ -129,8 +151,8 @@ pub(super) async fn insert(conn: &mut PgConnection, release: &Release) -> Result
     Ok(Release { number, ..release.clone() })
 }
 
-pub(super) async fn find(conn: &mut PgConnection, by: &Selector) -> Result<Release, Error> {
-    let mut query = select();
+pub(super) async fn find(conn: &mut PgConnection, scope: &Scope, by: &Selector) -> Result<Release, Error> {
+    let mut query = select(scope, "");
     query.push(" and f.version = ").push_bind(by.version.to_string());
     query.push(" and f.platform = ").push_bind(by.platform.as_str());
     if let Some(channel) = by.channel {
@@ -144,7 +166,7 @@ pub(super) async fn find(conn: &mut PgConnection, by: &Selector) -> Result<Relea
 }
 
 pub(super) async fn get(conn: &mut PgConnection, id: FirmwareId) -> Result<Option<Release>, sqlx::Error> {
-    let mut query = select();
+    let mut query = select(Scope::ALL, "");
     query.push(" and f.id = ").push_bind(id.0).build_query_as().fetch_optional(conn).await
 }
 
@@ -167,9 +189,13 @@ pub(super) async fn amend(conn: &mut PgConnection, release: &Release) -> Result<
     Ok(())
 }
 
-/// Every release of a version, on all channels and platforms.
-pub async fn releases_of(conn: &mut PgConnection, version: &Version) -> Result<Vec<Release>, sqlx::Error> {
-    let mut query = select();
+/// Every release of a version in this scope, on all channels and platforms.
+pub async fn releases_of(
+    conn: &mut PgConnection,
+    scope: &Scope,
+    version: &Version,
+) -> Result<Vec<Release>, sqlx::Error> {
+    let mut query = select(scope, "");
     query
         .push(" and f.version = ")
         .push_bind(version.to_string())
@@ -179,10 +205,11 @@ pub async fn releases_of(conn: &mut PgConnection, version: &Version) -> Result<V
 
 pub(super) async fn latest(
     conn: &mut PgConnection,
+    scope: &Scope,
     channel: Channel,
     platform: Platform,
 ) -> Result<Release, Error> {
-    let mut query = select();
+    let mut query = select(scope, "");
     query.push(" and f.deprecated_at is null and f.channel = ").push_bind(channel.as_str());
     query.push(" and f.platform = ").push_bind(platform.as_str());
     query.push(" order by f.version_key desc, f.number desc limit 1");
@@ -205,14 +232,15 @@ fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
 /// One page, the cursor of the next, and the count of all.
 pub(super) async fn list(
     conn: &mut PgConnection,
+    scope: &Scope,
     by: &Query,
     page: &Page,
 ) -> Result<(Vec<Release>, Option<String>, i64), sqlx::Error> {
     let mut count = QueryBuilder::new("select count(*) from firmware_versions f where true");
+    scope.push_releases(&mut count, "f");
     filter(&mut count, by);
     let total = count.build_query_scalar().fetch_one(&mut *conn).await?;
-    let mut query =
-        QueryBuilder::new(format!("select {COLUMNS}, {} from {FROM} where true", page.sort_key()));
+    let mut query = select(scope, &format!(", {}", page.sort_key()));
     filter(&mut query, by);
     page.push(&mut query, "f.number");
     let mut rows = query.build().fetch_all(conn).await?;

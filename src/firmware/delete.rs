@@ -3,11 +3,12 @@
 use sqlx::PgPool;
 
 use super::{Error, Selector, db};
+use crate::auth::Caller;
 use crate::storage::{ObjectKey, Store};
 
 /// Removes the row, then the object; a crash in between leaves an object that no row names.
-pub async fn delete(pool: &PgPool, store: &Store, by: &Selector) -> Result<(), Error> {
-    if let Some(key) = delete_row(pool, by).await?
+pub async fn delete(pool: &PgPool, store: &Store, caller: &Caller, by: &Selector) -> Result<(), Error> {
+    if let Some(key) = delete_row(pool, caller, by).await?
         && let Err(error) = store.delete(&key).await
     {
         tracing::error!(%key, %error, "the object of a deleted release stays in the bucket");
@@ -15,10 +16,10 @@ pub async fn delete(pool: &PgPool, store: &Store, by: &Selector) -> Result<(), E
     Ok(())
 }
 
-async fn delete_row(pool: &PgPool, by: &Selector) -> Result<Option<ObjectKey>, Error> {
-    let mut tx = pool.begin().await?;
+async fn delete_row(pool: &PgPool, caller: &Caller, by: &Selector) -> Result<Option<ObjectKey>, Error> {
+    let mut tx = caller.begin(pool).await?;
     if by.channel.is_none() {
-        let all = db::releases_of(&mut tx, &by.version).await?;
+        let all = db::releases_of(&mut tx, &caller.scope, &by.version).await?;
         let channels: Vec<_> = all
             .iter()
             .filter(|release| release.platform == by.platform)
@@ -28,7 +29,7 @@ async fn delete_row(pool: &PgPool, by: &Selector) -> Result<Option<ObjectKey>, E
             return Err(Error::Ambiguous(channels));
         }
     }
-    let release = db::find(&mut tx, by).await?;
+    let release = db::find(&mut tx, &caller.scope, by).await?;
     // Whoever creates a rollout of this version holds its releases, so what is read next stays true until the end.
     db::lock(&mut tx, release.id).await?;
     let (version, channel) = (&release.version, release.channel);

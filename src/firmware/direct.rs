@@ -137,6 +137,10 @@ fn check_parts(size: u64, arrived: &BTreeMap<i32, Arrived>, tags: &[String]) -> 
 pub async fn complete(on: &Uploads, id: FirmwareId, tags: &[String]) -> Result<Release, Error> {
     let gone = || Error::NoUpload(id.to_string());
     let row = db::find_upload(&mut *on.pool.acquire().await?, id, on.clock.now()).await?.ok_or_else(gone)?;
+    let meant = draft(&row.fields)?;
+    if !on.by.scope.has_release(meant.channel, meant.platform) {
+        return Err(gone());
+    }
     if usize::try_from(row.parts) != Ok(tags.len()) {
         let detail = format!("must have the entity tags of {} parts, these are {}", row.parts, tags.len());
         return Err(invalid("parts", &detail));

@@ -67,6 +67,14 @@ pub enum Error {
         /// The platform.
         platform: Platform,
     },
+    /// The key is not for this channel or platform.
+    #[error("the key is not for releases on {channel} for {platform}")]
+    OutOfScope {
+        /// The channel.
+        channel: Channel,
+        /// The platform.
+        platform: Platform,
+    },
     /// No such release.
     #[error("no release {0}")]
     NotFound(String),

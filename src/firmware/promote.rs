@@ -19,6 +19,7 @@ pub struct Promotion {
 /// left behind by a refusal.
 pub async fn promote(on: &Uploads, wanted: &Promotion) -> Result<Release, Error> {
     let (version, platform) = (&wanted.from.version, wanted.from.platform);
+    super::upload::check_scope(on, wanted.to, platform)?;
     let source = source(on, wanted).await?;
     if db::exists(&mut *on.pool.acquire().await?, version, wanted.to, platform).await? {
         return Err(Error::Exists { version: version.clone(), channel: wanted.to, platform });
@@ -47,11 +48,11 @@ async fn source(on: &Uploads, wanted: &Promotion) -> Result<Release, Error> {
     let mut conn = on.pool.acquire().await?;
     let by = &wanted.from;
     if by.channel.is_some() {
-        return db::find(&mut conn, by).await;
+        return db::find(&mut conn, &on.by.scope, by).await;
     }
     let of_platform =
         |release: &Release, platform: Platform| release.platform == platform && release.channel != wanted.to;
-    let mut all = db::releases_of(&mut conn, &by.version).await?;
+    let mut all = db::releases_of(&mut conn, &on.by.scope, &by.version).await?;
     let taken = all.iter().any(|release| release.platform == by.platform && release.channel == wanted.to);
     all.retain(|release| of_platform(release, by.platform));
     match (all.len(), all.pop()) {

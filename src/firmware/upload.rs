@@ -5,17 +5,19 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::Body;
 use md5::{Digest, Md5};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::{sleep, timeout};
 
 use super::form::{File, Form};
 use super::image::{Findings, Inspector, Refusal};
 use super::{Draft, Error, Release, db};
+use crate::auth::Caller;
 use crate::clock::Clock;
 use crate::db::is_unavailable;
 use crate::ids::FirmwareId;
 use crate::shutdown::Shutdown;
 use crate::storage::{self, Buffers, ObjectKey, ObjectWriter, Remains, Store};
+use crate::words::{Channel, Platform};
 
 /// Tries of the row, when the database goes away while it is written.
 const TRIES: u32 = 4;
@@ -41,6 +43,15 @@ pub struct Uploads {
     pub patience: Duration,
     /// The process's end, which ends uploads too, and waits for what they clean up.
     pub shutdown: Shutdown,
+    /// On whose behalf.
+    pub by: Caller,
+}
+
+impl Uploads {
+    /// The same on behalf of a caller.
+    pub fn by(&self, by: Caller) -> Self {
+        Self { by, ..self.clone() }
+    }
 }
 
 /// What arrived: checksums and size of a file whose bytes the writer has.
@@ -296,11 +307,11 @@ async fn insert(on: &Uploads, release: &Release) -> Result<Release, NoRow> {
     let (mut row_may_stand, mut wait) = (false, TRY_AGAIN_AFTER);
     let mut last = Error::Database(sqlx::Error::PoolTimedOut);
     for _ in 0..TRIES {
-        match on.pool.acquire().await {
+        match on.by.begin(&on.pool).await {
             // Nothing was sent yet, and a whole wait for a connection is enough for one answer.
             Err(error) if !row_may_stand => return Err(NoRow { error: error.into(), row_may_stand }),
             Err(error) => last = error.into(),
-            Ok(mut conn) => match timeout(TRY_WITHIN, db::insert(&mut conn, release)).await {
+            Ok(tx) => match timeout(TRY_WITHIN, commit(tx, release)).await {
                 Ok(Ok(release)) => return Ok(release),
                 Ok(Err(Error::Database(error))) if is_unavailable(&error) => {
                     (last, row_may_stand) = (error.into(), true);
@@ -313,6 +324,12 @@ async fn insert(on: &Uploads, release: &Release) -> Result<Release, NoRow> {
         wait *= 2;
     }
     Err(NoRow { error: last, row_may_stand })
+}
+
+async fn commit(mut tx: Transaction<'static, Postgres>, release: &Release) -> Result<Release, Error> {
+    let release = db::insert(&mut tx, release).await?;
+    tx.commit().await?;
+    Ok(release)
 }
 
 /// Removes what a refused upload left: before the answer, so that it tells the truth; behind it when S3 is away.
@@ -329,6 +346,7 @@ fn sweep(on: &Uploads, remains: Remains) {
 }
 
 pub(super) async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error> {
+    check_scope(on, draft.channel, draft.platform)?;
     let mut conn = on.pool.acquire().await?;
     if db::exists(&mut conn, &draft.version, draft.channel, draft.platform).await? {
         return Err(Error::Exists {
@@ -338,6 +356,14 @@ pub(super) async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error>
         });
     }
     Ok(())
+}
+
+/// Whoever may release on some channels and platforms only, releases there only.
+pub(super) fn check_scope(on: &Uploads, channel: Channel, platform: Platform) -> Result<(), Error> {
+    match on.by.scope.has_release(channel, platform) {
+        true => Ok(()),
+        false => Err(Error::OutOfScope { channel, platform }),
+    }
 }
 
 fn missing_file() -> Error {

@@ -16,12 +16,16 @@ use crate::telemetry;
 #[derive(Clone, Debug)]
 pub struct Actor(pub String);
 
+/// The trace of a request, in its extensions.
+#[derive(Clone, Debug)]
+pub struct TraceId(pub std::sync::Arc<str>);
+
 /// How many rows a list answered with.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows(pub usize);
 
 /// The middleware.
-pub async fn observe(request: Request, next: Next) -> Response {
+pub async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     // The template, not the path: paths hold ids and secrets, and would make a metric each.
@@ -30,6 +34,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let span = tracing::info_span!("request", otel.name = %format!("{} {route}", telemetry::metrics::known(&method)), otel.kind = "server",
         http.request.method = %method, http.route = %route, http.response.status_code = tracing::field::Empty);
     let trace_id = telemetry::adopt(&span, request.headers());
+    request.extensions_mut().insert(TraceId(trace_id.as_str().into()));
     let mut response = next.run(request).instrument(span.clone()).await;
 
     let status = response.status().as_u16();

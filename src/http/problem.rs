@@ -56,6 +56,10 @@ kinds! {
     KEY_NOT_FOUND = 404 "key-not-found" "Key not found",
         "No key has this id.",
         "List the keys with GET /api/keys.";
+    /// No user that the key may know.
+    USER_NOT_FOUND = 404 "user-not-found" "User not found",
+        "The key is for the printers of some users, and this is none of them.",
+        "GET /api/me lists the users that your key is for; use another key for others.";
     /// The key is dead.
     KEY_CONFLICT = 409 "key-conflict" "The key's state does not allow this",
         "A key that is revoked or expired opens nothing any more, for good.",
@@ -64,6 +68,18 @@ kinds! {
     NOT_FOUND = 404 "not-found" "There is nothing here",
         "No endpoint has this path.",
         "Look the path up under /docs.";
+    /// A browser page of a foreign origin.
+    ORIGIN = 403 "origin-not-allowed" "This origin may not do this",
+        "A browser page of an origin that is not listed asked for something that only listed ones may.",
+        "List the origin in CORS_ALLOWED_ORIGINS, if the page is yours.";
+    /// No key of printers has this id.
+    PRINTER_KEY_NOT_FOUND = 404 "printer-key-not-found" "Key of printers not found",
+        "No key of printers has this id.",
+        "List the keys with GET /api/printer-keys.";
+    /// The printer has a key.
+    PRINTER_KEY_CONFLICT = 409 "printer-key-conflict" "The printer has a key already",
+        "A printer has at most one key of its own.",
+        "Rotate that key with POST /api/printer-keys/{key_id}/rotate, or delete it first.";
     /// The path takes other methods.
     METHOD = 405 "method-not-allowed" "This method is not allowed here",
         "The endpoint exists, but not for this method.",

@@ -14,7 +14,7 @@ use crate::push::{Frame, Line, Out};
 use crate::rollouts::Known;
 use crate::state::AppState;
 use crate::telemetry::metrics;
-use crate::updates::{self, End, Remembered, Report};
+use crate::updates::{self, Arrived, End, Remembered, Report};
 use crate::version::Version;
 
 /// Wait before a statement is repeated while the database is away.
@@ -53,6 +53,8 @@ pub enum Next {
     Subscribed(mpsc::Receiver<Out>, Option<StatusMessage>),
     /// A newer socket of this printer is here.
     Outdated,
+    /// The printer, or its key, is not let in.
+    Refused,
     /// The process is ending.
     Stop,
 }
@@ -88,11 +90,21 @@ impl Session {
 
     async fn subscribe(&mut self, said: &Subscription, ignored: Option<StatusMessage>) -> Next {
         let app = &self.app;
+        let shown = said.shown();
+        if app.refusals.stands(self.ip, &shown).await {
+            return Next::Refused;
+        }
         let welcome = match app.intake.arrival(self.arrival(said, None)).await {
-            Some(Some(welcome)) => welcome,
-            Some(None) => return Next::Outdated,
+            Some(Arrived::Welcome(welcome)) => *welcome,
+            Some(Arrived::Outdated) => return Next::Outdated,
+            Some(Arrived::Refused) => {
+                app.refusals.wrong(self.ip, shown).await;
+                tracing::info!(printer = %said.printer_id, user = %said.user_id, ip = %self.ip, "a printer was not let in");
+                return Next::Refused;
+            }
             None => return Next::Stop,
         };
+        app.refusals.right(shown).await;
         if let Some(rollout) = welcome.touched {
             app.steward.moved(rollout);
         }
@@ -108,8 +120,9 @@ impl Session {
         Next::Subscribed(queue, ignored)
     }
 
-    fn arrival(&self, said: &Subscription, connection: Option<i64>) -> Arrival {
-        Arrival { said: said.clone(), connection, ip: self.ip }
+    fn arrival(&self, said: &Subscription, line: Option<&Line<Known>>) -> Arrival {
+        let shared_key = line.is_some_and(|line| line.state().facts.shared_key);
+        Arrival { said: said.clone(), connection: line.map(|line| line.connection), ip: self.ip, shared_key }
     }
 
     /// A printer may say again who it is on the same socket. That proves nothing, unless it runs the new version.
@@ -119,9 +132,9 @@ impl Session {
             return Next::Say(StatusMessage::new("bad_field", detail));
         }
         let app = &self.app;
-        let welcome = match app.intake.arrival(self.arrival(said, Some(line.connection))).await {
-            Some(Some(welcome)) => welcome,
-            Some(None) => return Next::Outdated,
+        let welcome = match app.intake.arrival(self.arrival(said, Some(line))).await {
+            Some(Arrived::Welcome(welcome)) => *welcome,
+            Some(Arrived::Outdated | Arrived::Refused) => return Next::Outdated,
             None => return Next::Stop,
         };
         if let Some(rollout) = welcome.touched {

@@ -49,6 +49,9 @@ const SEND_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a close of ours, and with it for what the printer said before it read that.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 
+/// The same for a wrong key, a missing one, a blocked printer and one of another user.
+const UNAUTHORIZED: &str = "The printer or its api_key is not accepted.";
+
 type Socket = WebSocketStream<Connection>;
 
 /// The printers' route.
@@ -69,6 +72,9 @@ async fn upgrade(
     if speaks_arduino(request.headers()) {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        check_origin(&app, origin)?;
+    }
     let room = enter(&app, peer)?;
     let upgraded = hyper::upgrade::on(&mut request);
     let config = WebSocketConfig::default()
@@ -87,6 +93,18 @@ async fn upgrade(
         drop(room);
     });
     Ok(response)
+}
+
+/// The printers' library says `file://` unless told otherwise. Any other origin is a page in somebody's browser, which
+/// speaks with that person's network address.
+fn check_origin(app: &AppState, origin: &HeaderValue) -> Result<(), Problem> {
+    let listed = |origin: &[u8]| app.origins.iter().any(|one| one.as_bytes() == origin);
+    if origin == "file://" || listed(origin.as_bytes()) {
+        return Ok(());
+    }
+    metrics::refused("origin");
+    let detail = "Pages of this Origin may not open a printer's socket; list it in CORS_ALLOWED_ORIGINS.";
+    Err(Problem::new(&problem::ORIGIN, detail))
 }
 
 async fn open(upgraded: OnUpgrade, peer: SocketAddr, config: WebSocketConfig) -> Option<Socket> {
@@ -143,7 +161,9 @@ enum End {
     Stuck,
     /// It never subscribed.
     NoSubscribe,
-    /// A newer socket of the same printer is here.
+    /// The printer, or its key, is not let in.
+    Refused,
+    /// A newer socket of the same printer is here, or an operator parted with it.
     Replaced,
     /// The process is ending.
     Ours,
@@ -157,6 +177,7 @@ async fn serve(app: &AppState, user: &UserId, socket: &mut Socket, session: &mut
         End::LetGo | End::Silent | End::Stuck => None,
         End::Violation => Some((CloseCode::Size, "message too big or malformed")),
         End::NoSubscribe => Some((CloseCode::Policy, "no subscribe message came")),
+        End::Refused => Some((CloseCode::Policy, "not let in")),
         End::Replaced => Some((CloseCode::Policy, "a newer connection of this printer is here")),
         End::Ours => Some((CloseCode::Away, "the server is going away")),
     };
@@ -212,6 +233,11 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut Socket, session: &
                         if let Some(status) = ignored && !say(socket, status.text()).await { return End::Stuck }
                     }
                     Next::Outdated => return End::Replaced,
+                    Next::Refused => {
+                        metrics::refused("printer_key");
+                        let _ = say(socket, StatusMessage::new("unauthorized", UNAUTHORIZED).text()).await;
+                        return End::Refused;
+                    }
                     Next::Stop => return End::Ours,
                 }
             }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::ids::{PrinterId, UserId};
-use crate::printers::{Downloads, Subscription};
+use crate::printers::{Credential, Downloads, Subscription};
 use crate::updates::{Outcome, Progress, Report};
 use crate::version::Version;
 
@@ -189,6 +189,8 @@ impl<'a> Fields<'a> {
                 follows_redirects: self.flag("follows_redirects")?.unwrap_or(false),
             },
             time_zone,
+            // What is no string is no key; whoever shows it is told no more than whoever shows a wrong one.
+            credential: self.0.get("api_key").and_then(Value::as_str).map(|key| Credential::of(user, key)),
         };
         Ok(Message::Subscribe(Box::new(said), ignored))
     }

@@ -1,12 +1,14 @@
 //! The SQL of printers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::types::{Arrival, Cohort, Downloads, Facts, Installed, Named, Subscribed, Subscription, bucket};
 use super::{Error, Printer};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::{FirmwareId, PrinterId, PrinterRef, ReplicaId, RolloutId, UserId};
@@ -24,7 +26,7 @@ pub(super) static SORTS: &[Sort] = &[
 /// All columns that REST shows.
 pub(super) const COLUMNS: &str = "p.id, p.number, p.printer_id, p.user_id, p.printer_name, p.platform, p.firmware_version, p.auto_update, \
     p.update_channel, p.bucket, q.last_connected, q.last_disconnected, q.last_ip, p.created_at, p.updated_at, r.id is not null as online, \
-    p.time_zone, q.online_seconds + case when r.id is null then 0 else extract(epoch from now() - q.last_connected)::float8 end \
+    p.time_zone, p.shared_key, p.blocked_at, q.online_seconds + case when r.id is null then 0 else extract(epoch from now() - q.last_connected)::float8 end \
     as online_seconds, extract(epoch from now() - p.created_at)::float8 as known_seconds";
 /// Every printer has its presence: one statement writes both.
 pub(super) const FROM: &str = "printers p join presence q on q.printer = p.id \
@@ -53,7 +55,8 @@ pub async fn subscribe(
         if newest[&arrival.said.printer_id] != index {
             return None;
         }
-        rows.remove(arrival.said.printer_id.as_str()).map(|row| row.of(&arrival.said))
+        rows.remove(arrival.said.printer_id.as_str())
+            .map(|row| Written { shared_key: arrival.shared_key, ..row }.of(&arrival.said))
     };
     Ok(arrivals.iter().enumerate().map(subscribed).collect())
 }
@@ -64,6 +67,7 @@ struct Written {
     connection: i64,
     installed: Option<Installed>,
     previous: Option<String>,
+    shared_key: bool,
 }
 
 impl Written {
@@ -83,6 +87,7 @@ impl Written {
             previous: self.previous.map(Version::from),
             downloads: said.downloads,
             time_zone: said.time_zone.clone(),
+            shared_key: self.shared_key,
         };
         Subscribed { facts, connection: self.connection }
     }
@@ -113,28 +118,28 @@ async fn written(
         r#"with said as materialized (
                select s.*, p.id as known, p.number, p.installed_release, p.installed_rollout, p.previous_version,
                    (p.user_id, p.printer_name, p.platform, p.firmware_version, p.version_key, p.auto_update, p.update_channel,
-                       p.max_url_length, p.follows_redirects, p.time_zone)
+                       p.max_url_length, p.follows_redirects, p.time_zone, p.shared_key)
                    is distinct from (s.user_id, s.printer_name, s.platform, s.firmware_version, s.version_key, s.auto_update,
-                       s.update_channel, s.max_url_length, s.follows_redirects, s.time_zone) as is_news
+                       s.update_channel, s.max_url_length, s.follows_redirects, s.time_zone, s.shared_key) as is_news
                from unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::text[], $10::text[],
-                       $11::bool[], $12::text[], $13::text[], $14::bigint[], $15::int[], $16::bool[], $17::text[])
+                       $11::bool[], $12::text[], $13::text[], $14::bigint[], $15::int[], $16::bool[], $17::text[], $18::bool[])
                    as s (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-                       auto_update, update_channel, last_ip, connection, max_url_length, follows_redirects, time_zone)
+                       auto_update, update_channel, last_ip, connection, max_url_length, follows_redirects, time_zone, shared_key)
                left join printers p using (printer_id) left join presence q on q.printer = p.id
                where q.connection is null or s.connection is null or q.connection <= s.connection
            ),
            news as (
                insert into printers as p (id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key,
-                   auto_update, update_channel, max_url_length, follows_redirects, time_zone)
+                   auto_update, update_channel, max_url_length, follows_redirects, time_zone, shared_key)
                select id, printer_id, user_id, printer_name, bucket, platform, firmware_version, version_key, auto_update,
-                   update_channel, max_url_length, follows_redirects, time_zone
+                   update_channel, max_url_length, follows_redirects, time_zone, shared_key
                from said where is_news order by printer_id
                on conflict (printer_id) do update set
                    user_id = excluded.user_id, printer_name = excluded.printer_name, platform = excluded.platform,
                    firmware_version = excluded.firmware_version, version_key = excluded.version_key,
                    auto_update = excluded.auto_update, update_channel = excluded.update_channel,
                    max_url_length = excluded.max_url_length, follows_redirects = excluded.follows_redirects,
-                   time_zone = excluded.time_zone, updated_at = now(),
+                   time_zone = excluded.time_zone, shared_key = excluded.shared_key, updated_at = now(),
                    installed_release = case when p.version_key = excluded.version_key then p.installed_release end,
                    installed_rollout = case when p.version_key = excluded.version_key then p.installed_rollout end,
                    previous_version = case when p.version_key = excluded.version_key then p.previous_version end
@@ -181,6 +186,7 @@ async fn written(
         &column(arrivals, |arrival| arrival.said.downloads.follows_redirects),
         &column(arrivals, |arrival| arrival.said.time_zone.as_ref().map(|zone| zone.as_str().to_owned()))
             as &[Option<String>],
+        &column(arrivals, |arrival| arrival.shared_key),
     );
     Ok(rows
         .fetch_all(conn)
@@ -188,8 +194,13 @@ async fn written(
         .into_iter()
         .map(|row| {
             let installed = read_installed(row.installed_release, row.installed_rollout);
-            let written =
-                Written { id: row.id, connection: row.connection, installed, previous: row.previous_version };
+            let written = Written {
+                id: row.id,
+                connection: row.connection,
+                installed,
+                previous: row.previous_version,
+                shared_key: false,
+            };
             (row.printer_id, written)
         })
         .collect())
@@ -222,7 +233,7 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
     let row = sqlx::query!(
         r#"select printer_id as "printer_id: PrinterId", user_id as "user_id: UserId", bucket, platform as "platform: Platform",
                firmware_version, auto_update, update_channel as "channel: Channel", installed_release, installed_rollout,
-               previous_version, max_url_length, follows_redirects, time_zone as "time_zone: TimeZoneName"
+               previous_version, max_url_length, follows_redirects, time_zone as "time_zone: TimeZoneName", shared_key
            from printers where id = $1"#,
         printer.0
     );
@@ -245,6 +256,7 @@ pub async fn facts(conn: &mut PgConnection, printer: PrinterRef) -> Result<Facts
             follows_redirects: row.follows_redirects,
         },
         time_zone: row.time_zone,
+        shared_key: row.shared_key,
     })
 }
 
@@ -288,16 +300,21 @@ pub async fn disconnected(
     Ok(gone.fetch_all(conn).await?.into_iter().map(PrinterRef).collect())
 }
 
-/// The row that a path names.
-pub async fn by_name(conn: &mut PgConnection, named: &Named) -> Result<PrinterRef, Error> {
+/// The row that a path names, if it is in this scope.
+pub async fn by_name(conn: &mut PgConnection, scope: &Scope, named: &Named) -> Result<PrinterRef, Error> {
     let (id, number) =
         (named.handle.and_then(|handle| handle.id()), named.handle.and_then(|handle| handle.number()));
     let found = sqlx::query_scalar!(
-        r#"select p.id as "id!" from printers p where p.id = $1 or p.number = $2 or p.printer_id = $3
+        r#"select p.id as "id!" from printers p where (p.id = $1 or p.number = $2 or p.printer_id = $3)
+               and ($4::text[] is null or p.user_id = any($4)) and ($5::text[] is null or p.update_channel = any($5))
+               and ($6::text[] is null or p.platform = any($6))
            order by (p.number is not distinct from $2) desc, (p.id is not distinct from $1) desc limit 1"#,
         id,
         number,
-        named.text
+        named.text,
+        scope.user_ids.as_deref(),
+        scope.channels.as_deref(),
+        scope.platforms.as_deref()
     );
     found.fetch_optional(conn).await?.map(PrinterRef).ok_or_else(|| Error::NotFound(named.text.clone()))
 }
@@ -329,6 +346,8 @@ impl FromRow<'_, PgRow> for Printer {
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
             time_zone: row.try_get("time_zone")?,
+            shared_key: row.try_get("shared_key")?,
+            blocked_at: row.try_get("blocked_at")?,
         })
     }
 }
@@ -341,6 +360,7 @@ pub(super) async fn get(conn: &mut PgConnection, printer: PrinterRef) -> Result<
 /// Which printers a list has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
+    pub scope: Arc<Scope>,
     pub user_id: Option<String>,
     pub online: Option<bool>,
     pub firmware_version: Option<String>,
@@ -350,6 +370,7 @@ pub(super) struct Query {
 }
 
 pub(super) fn filter(query: &mut QueryBuilder<Postgres>, by: &Query) {
+    by.scope.push_printers(query, "p");
     if let Some(user) = &by.user_id {
         query.push(" and p.user_id = ").push_bind(user.clone());
     }
@@ -395,10 +416,11 @@ pub(super) async fn list(
     by: &Query,
     page: &Page,
 ) -> Result<(Vec<Printer>, Option<String>, i64), sqlx::Error> {
-    let total = match by {
-        Query { user_id: None, online: None, .. } => counted(conn, CENSUS, by).await?,
+    let everybody = by.user_id.is_none() && by.scope.has_everybody();
+    let total = match by.online {
+        None if everybody => counted(conn, CENSUS, by).await?,
         // The many that are offline are all but those that are not.
-        Query { user_id: None, online: Some(false), .. } => {
+        Some(false) if everybody => {
             let online = Query { online: Some(true), ..by.clone() };
             let all = Query { online: None, ..by.clone() };
             counted(conn, CENSUS, &all).await? - counted(conn, ROWS, &online).await?

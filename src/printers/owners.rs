@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
 use super::Error;
+use crate::auth::Caller;
 use crate::clock::Time;
 use crate::ids::UserId;
 use crate::push::{self, Hint};
@@ -72,12 +73,13 @@ pub(super) async fn get(conn: &mut PgConnection, user: &UserId) -> Result<Known,
 /// Replaces what is known of an owner, or forgets it when there is none. `if_revision` must be the present one.
 pub(super) async fn set(
     pool: &PgPool,
+    caller: &Caller,
     user: &UserId,
     owner: Option<Owner>,
     if_revision: Option<i64>,
     now: Time,
 ) -> Result<Known, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = caller.begin(pool).await?;
     // A row that is not there yet cannot be locked; a name can.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('owner ' || $1, 0))", user.as_str())
         .execute(&mut *tx)

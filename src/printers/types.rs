@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use md5::{Digest, Md5};
+use sha2::Sha256;
 
-use super::Owner;
+use super::{Credential, Owner};
 use crate::ids::{FirmwareId, Handle, PrinterId, PrinterRef, RolloutId, UserId};
 use crate::version::Version;
 use crate::windows::TimeZoneName;
@@ -39,6 +40,21 @@ pub struct Subscription {
     pub downloads: Downloads,
     /// Where it stands.
     pub time_zone: Option<TimeZoneName>,
+    /// The key that it shows.
+    pub credential: Option<Credential>,
+}
+
+impl Subscription {
+    /// Who it says it is and the key that it shows, as one hash: the same again is judged the same.
+    pub fn shown(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in [self.printer_id.as_str(), self.user_id.as_str()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(self.credential.as_ref().map_or(&[][..], Credential::bytes));
+        hash.finalize().into()
+    }
 }
 
 /// What a printer can take when it downloads.
@@ -69,6 +85,8 @@ pub struct Facts {
     pub downloads: Downloads,
     /// Where it stands, when it says so.
     pub time_zone: Option<TimeZoneName>,
+    /// Whether the key that it showed speaks for others as well.
+    pub shared_key: bool,
 }
 
 impl Facts {
@@ -111,6 +129,8 @@ pub struct Arrival {
     pub connection: Option<i64>,
     /// Where the socket comes from.
     pub ip: IpAddr,
+    /// Whether the key that it showed speaks for others as well: nothing is known before it is judged.
+    pub shared_key: bool,
 }
 
 /// A printer whose row was written.

@@ -14,7 +14,7 @@ use crate::words::{Channel, Platform};
     "user_id": "user-123", "printer_name": "Front Desk", "name": "Front Desk", "platform": "esp8266", "firmware_version": "1.0.0",
     "auto_update": true, "update_channel": "stable", "bucket": 37, "online": true, "last_connected": "2026-01-15T10:00:00Z",
     "last_disconnected": null, "last_ip": "192.0.2.7", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:00:00Z",
-    "online_seconds": 1206000, "uptime_percent": 99.7, "time_zone": "Europe/Rome"
+    "online_seconds": 1206000, "uptime_percent": 99.7, "time_zone": "Europe/Rome", "shared_key": false, "blocked_at": null
 }))]
 pub struct Printer {
     pub(super) id: Uuid,
@@ -41,4 +41,8 @@ pub struct Printer {
     pub(super) updated_at: DateTime<Utc>,
     /// IANA name, as it said it itself; null when it said none.
     pub(super) time_zone: Option<String>,
+    /// Whether the key that it showed last speaks for other printers as well: what it says can be told to weigh less.
+    pub(super) shared_key: bool,
+    /// Since when it is kept out; null: it is not.
+    pub(super) blocked_at: Option<DateTime<Utc>>,
 }

@@ -11,9 +11,11 @@ mod fence;
 mod hub;
 mod listen;
 mod notify;
+mod refusals;
 
 pub use door::{Door, Outside};
 pub use fence::{BELIEVED, Fence, Pass};
 pub use hub::{Frame, Hub, Line, Out};
 pub use listen::listen;
 pub use notify::{Hint, notify, notify_all};
+pub use refusals::Refusals;

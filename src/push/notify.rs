@@ -15,6 +15,8 @@ pub enum Hint {
     Rollout(Uuid),
     /// This printer: its open update ended without a word from it, or an operator wants something.
     Printer(Uuid),
+    /// This printer's socket is to be closed: an operator blocked it, or took its key away.
+    Part(Uuid),
     /// Failures of this rollout were forgiven.
     Forgiven(Uuid),
     /// Releases: one was amended, withdrawn or restored.
@@ -28,6 +30,7 @@ impl Hint {
         match self {
             Self::Rollout(id) => format!("r{id}"),
             Self::Printer(id) => format!("p{id}"),
+            Self::Part(id) => format!("x{id}"),
             Self::Forgiven(id) => format!("g{id}"),
             Self::Releases => "f".into(),
             Self::Everything => "*".into(),
@@ -38,6 +41,7 @@ impl Hint {
         match payload.split_at_checked(1)? {
             ("r", id) => id.parse().ok().map(Self::Rollout),
             ("p", id) => id.parse().ok().map(Self::Printer),
+            ("x", id) => id.parse().ok().map(Self::Part),
             ("g", id) => id.parse().ok().map(Self::Forgiven),
             ("f", "") => Some(Self::Releases),
             ("*", "") => Some(Self::Everything),
@@ -82,6 +86,7 @@ mod tests {
             Hint::Rollout(Uuid::from_u128(1)),
             Hint::Printer(Uuid::from_u128(2)),
             Hint::Forgiven(Uuid::from_u128(3)),
+            Hint::Part(Uuid::from_u128(4)),
             Hint::Releases,
             Hint::Everything,
         ] {

@@ -45,6 +45,8 @@ pub struct Attempted {
     pub stage: i32,
     /// How that stands.
     pub state: State,
+    /// Whether they showed a key that speaks for others as well.
+    pub shared: bool,
     /// How many.
     pub count: i64,
 }
@@ -83,6 +85,7 @@ pub(super) async fn named(
     let users = texts(target.user_ids.as_ref().map(|list| list.iter().map(ToString::to_string).collect()));
     let printers =
         texts(target.printer_ids.as_ref().map(|list| list.iter().map(ToString::to_string).collect()));
+    let owners = target.owners.as_ref().map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
     let listed = !(users.is_empty() && printers.is_empty());
     let rows = sqlx::query!(
         r#"select platform as "platform: Platform", firmware_version, auto_update, update_channel as "channel: Channel",
@@ -91,12 +94,14 @@ pub(super) async fn named(
            where case when $5 then id in (select id from printers where user_id = any($1) union select id from printers where printer_id = any($2))
                  else installed_rollout = $3 or ($3 is null and previous_version = $4) end
              and ($3::uuid is null or installed_rollout = $3) and ($4::text is null or previous_version = $4)
+             and ($6::text[] is null or user_id = any($6))
            group by 1, 2, 3, 4, 5, 6"#,
         &users,
         &printers,
         target.installed_by.map(|rollout| rollout.0),
         target.previous_version.as_ref().map(ToString::to_string),
-        listed
+        listed,
+        owners.as_deref()
     );
     let rows = rows.fetch_all(conn).await?.into_iter().map(|row| {
         let cohort = Cohort {
@@ -120,8 +125,8 @@ pub(super) async fn attempted(
     let rows = sqlx::query!(
         r#"select rollout_id as "rollout!", named, platform as "platform: Platform", firmware_version, auto_update,
                update_channel as "channel: Channel", installed_release, installed_rollout, stage, state as "state!: State",
-               sum(n)::bigint as "count!"
-           from census where rollout_id = any($1) group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 having sum(n) <> 0"#,
+               shared, sum(n)::bigint as "count!"
+           from census where rollout_id = any($1) group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 having sum(n) <> 0"#,
         &ids
     );
     let mut all: HashMap<_, Vec<_>> = HashMap::new();
@@ -133,8 +138,15 @@ pub(super) async fn attempted(
             channel: row.channel,
             installed: installed(row.installed_release, row.installed_rollout),
         };
-        let (named, stage, state, count) = (row.named, row.stage, row.state, row.count);
-        all.entry(RolloutId(row.rollout)).or_default().push(Attempted { named, cohort, stage, state, count });
+        let (named, stage, state, shared, count) = (row.named, row.stage, row.state, row.shared, row.count);
+        all.entry(RolloutId(row.rollout)).or_default().push(Attempted {
+            named,
+            cohort,
+            stage,
+            state,
+            shared,
+            count,
+        });
     }
     Ok(all)
 }
@@ -181,13 +193,13 @@ pub async fn fold(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let done = sqlx::query!(
         "with long as (select rollout_id from census group by 1 \
              having count(*) > $1 + 2 * count(distinct (named, platform, firmware_version, auto_update, update_channel, \
-                 installed_release, installed_rollout, stage, state))), \
+                 installed_release, installed_rollout, stage, state, shared))), \
          gone as (delete from census c using long where c.rollout_id is not distinct from long.rollout_id returning c.*) \
          insert into census (rollout_id, named, platform, firmware_version, version_key, auto_update, update_channel, \
-             installed_release, installed_rollout, stage, state, n) \
+             installed_release, installed_rollout, stage, state, shared, n) \
          select rollout_id, named, platform, firmware_version, version_key, auto_update, update_channel, installed_release, \
-             installed_rollout, stage, state, sum(n) \
-         from gone group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 having sum(n) <> 0",
+             installed_rollout, stage, state, shared, sum(n) \
+         from gone group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 having sum(n) <> 0",
         LONG
     );
     Ok(done.execute(conn).await?.rows_affected())

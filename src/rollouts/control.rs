@@ -1,11 +1,14 @@
 //! What an operator does to a rollout: pausing, resuming, cancelling, the percentage, the next step, an approval, another
 //! try for what failed, undoing it all.
 
+use serde_json::json;
 use sqlx::PgPool;
 
 use super::judge::StatusReason;
 use super::plan::Approval;
 use super::{Error, Rollout, RolloutType, Status, db, rollback};
+use crate::audit;
+use crate::auth::{ANONYMOUS, Caller};
 use crate::clock::Time;
 use crate::ids::Handle;
 use crate::push::{self, Hint};
@@ -103,12 +106,13 @@ impl Rollout {
 /// Changes a rollout behind its row lock: `how` says what it becomes, or why it cannot be.
 async fn apply(
     pool: &PgPool,
+    caller: &Caller,
     handle: Handle,
     now: Time,
     how: impl FnOnce(&mut Rollout) -> Result<(), String>,
 ) -> Result<Rollout, Error> {
-    let mut tx = pool.begin().await?;
-    let mut rollout = db::find(&mut tx, handle, true).await?;
+    let mut tx = caller.begin(pool).await?;
+    let mut rollout = db::find(&mut tx, &caller.scope, handle, true).await?;
     how(&mut rollout).map_err(Error::Conflict)?;
     rollout.revision += 1;
     rollout.updated_at = now;
@@ -119,7 +123,7 @@ async fn apply(
 }
 
 /// Takes the next step now, whatever the current one is waiting for.
-pub async fn advance(pool: &PgPool, handle: Handle, now: Time) -> Result<Rollout, Error> {
+pub async fn advance(pool: &PgPool, caller: &Caller, handle: Handle, now: Time) -> Result<Rollout, Error> {
     let next = |rollout: &mut Rollout| {
         let number = rollout.number;
         if rollout.steps.is_none() {
@@ -134,12 +138,13 @@ pub async fn advance(pool: &PgPool, handle: Handle, now: Time) -> Result<Rollout
         *rollout = Rollout { revision: rollout.revision, ..rollout.advanced(now) };
         Ok(())
     };
-    apply(pool, handle, now, next).await
+    apply(pool, caller, handle, now, next).await
 }
 
 /// What a second person says about a rollout that waits for it. Agreement starts it, unless it is scheduled for later.
 pub async fn approve(
     pool: &PgPool,
+    caller: &Caller,
     handle: Handle,
     agreed: bool,
     comment: Option<String>,
@@ -158,6 +163,12 @@ pub async fn approve(
             let why = "was cancelled, and that is final; create a new one";
             return Err(format!("Rollout {} {why}.", rollout.number));
         }
+        // Without authentication everybody has the same name.
+        let made_it =
+            rollout.created_by.as_deref() == Some(&caller.actor.name) && &*caller.actor.name != ANONYMOUS;
+        if agreed && made_it {
+            return Err(format!("Rollout {} was made by you, and waits for somebody else.", rollout.number));
+        }
         rollout.approval = if agreed { Approval::Approved } else { Approval::Denied };
         rollout.approval_at = Some(now);
         if !agreed {
@@ -172,19 +183,22 @@ pub async fn approve(
         rollout.approval_comment = comment;
         Ok(())
     };
-    apply(pool, handle, now, decided).await
+    apply(pool, caller, handle, now, decided).await
 }
 
 /// Forgives the failures of printers whose tries are used up, so that they are tried again. Returns how many.
-pub async fn retry_failed(pool: &PgPool, handle: Handle) -> Result<(Rollout, u64), Error> {
-    let mut tx = pool.begin().await?;
-    let rollout = db::find(&mut tx, handle, true).await?;
+pub async fn retry_failed(pool: &PgPool, caller: &Caller, handle: Handle) -> Result<(Rollout, u64), Error> {
+    let mut tx = caller.begin(pool).await?;
+    let rollout = db::find(&mut tx, &caller.scope, handle, true).await?;
     if rollout.status == Status::Cancelled {
         let why = "was cancelled, and that is final; create a new one";
         return Err(Error::Conflict(format!("Rollout {} {why}.", rollout.number)));
     }
     let forgiven = updates::forgive(&mut tx, rollout.id, rollout.max_attempts).await?;
     push::notify(&mut tx, Hint::Forgiven(rollout.id.0)).await?;
+    let (id, number, reach) = (rollout.id.to_string(), rollout.number.to_string(), &rollout.reach);
+    let lists = [reach.user_ids.as_deref(), reach.channels.as_deref(), reach.platforms.as_deref()];
+    audit::note(&mut tx, "rollout.retried", (&id, &number), json!({"printers": forgiven}), lists).await?;
     tx.commit().await?;
     Ok((rollout, forgiven))
 }
@@ -193,17 +207,18 @@ pub async fn retry_failed(pool: &PgPool, handle: Handle) -> Result<(Rollout, u64
 /// a named one.
 pub async fn undo(
     pool: &PgPool,
+    caller: &Caller,
     handle: Handle,
     to: Option<Version>,
     now: Time,
 ) -> Result<(Rollout, Vec<Rollout>), Error> {
-    let mut tx = pool.begin().await?;
-    let mut rollout = db::find(&mut tx, handle, true).await?;
+    let mut tx = caller.begin(pool).await?;
+    let mut rollout = db::find(&mut tx, &caller.scope, handle, true).await?;
     if rollout.reason == Some(StatusReason::RolledBack) {
         return Err(Error::Conflict(format!("Rollout {} was rolled back already.", rollout.number)));
     }
     if let Some(version) = &to
-        && db::catalog(&mut tx).await?.standing(version).is_none()
+        && !super::create::stands(&mut tx, &caller.scope, version).await?
     {
         return Err(Error::FirmwareNotFound(format!("there is no release {version} to go back to")));
     }
@@ -217,7 +232,7 @@ pub async fn undo(
     rollout.updated_at = now;
     db::update(&mut tx, &rollout).await?;
     let text = to.map(|version| version.to_string());
-    let back = rollback::create(&mut tx, &rollout, text.as_deref(), now).await?;
+    let back = rollback::create(&mut tx, &rollout, text.as_deref(), &caller.actor.name, now).await?;
     push::notify(&mut tx, Hint::Rollout(rollout.id.0)).await?;
     tx.commit().await?;
     Ok((rollout, back))
@@ -225,9 +240,15 @@ pub async fn undo(
 
 /// Applies a change. No offer is claimed under the old state once this returns; frames already claimed are stopped by
 /// the fence.
-pub async fn change(pool: &PgPool, handle: Handle, change: Change, now: Time) -> Result<Rollout, Error> {
-    let mut tx = pool.begin().await?;
-    let old = db::find(&mut tx, handle, true).await?;
+pub async fn change(
+    pool: &PgPool,
+    caller: &Caller,
+    handle: Handle,
+    change: Change,
+    now: Time,
+) -> Result<Rollout, Error> {
+    let mut tx = caller.begin(pool).await?;
+    let old = db::find(&mut tx, &caller.scope, handle, true).await?;
     let new = old.changed(change, now)?;
     if new.revision != old.revision {
         db::update(&mut tx, &new).await?;
@@ -238,9 +259,9 @@ pub async fn change(pool: &PgPool, handle: Handle, change: Change, now: Time) ->
 }
 
 /// Deletes a rollout of which nothing is open. Its updates stay readable.
-pub async fn delete(pool: &PgPool, handle: Handle, now: Time) -> Result<Rollout, Error> {
-    let mut tx = pool.begin().await?;
-    let rollout = db::find(&mut tx, handle, true).await?;
+pub async fn delete(pool: &PgPool, caller: &Caller, handle: Handle, now: Time) -> Result<Rollout, Error> {
+    let mut tx = caller.begin(pool).await?;
+    let rollout = db::find(&mut tx, &caller.scope, handle, true).await?;
     let open = updates::has_open(&mut tx, rollout.id).await?;
     if open > 0 {
         return Err(Error::Conflict(format!(

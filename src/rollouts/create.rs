@@ -4,6 +4,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::plan::{AbortAction, AbortRule, Approval, OnEnd, Rate, Span, Step, Template};
 use super::{Error, Rollout, RolloutType, Status, Target, db};
+use crate::auth::{Caller, Scope};
 use crate::clock::Time;
 use crate::firmware;
 use crate::ids::{Handle, RolloutId};
@@ -60,6 +61,8 @@ pub struct Wanted {
     pub requires_approval: bool,
     /// Maintenance windows.
     pub windows: Option<Windows>,
+    /// Whether its thresholds count only printers with a key of their own.
+    pub own_keys_only: bool,
 }
 
 impl Wanted {
@@ -208,25 +211,61 @@ fn wrong_steps(steps: &[Step]) -> Vec<(String, String)> {
 }
 
 /// Creates a rollout. Costs the same for ten printers and ten million.
-pub async fn create(pool: &PgPool, wanted: Wanted, max_attempts: u32, now: Time) -> Result<Rollout, Error> {
-    let mut tx = pool.begin().await?;
-    let rollout = write(&mut tx, wanted, max_attempts, None, now).await?;
+pub async fn create(
+    pool: &PgPool,
+    caller: &Caller,
+    wanted: Wanted,
+    max_attempts: u32,
+    now: Time,
+) -> Result<Rollout, Error> {
+    let mut tx = caller.begin(pool).await?;
+    let rollout = write(&mut tx, caller, wanted, max_attempts, None, now).await?;
     push::notify(&mut tx, Hint::Rollout(rollout.id.0)).await?;
     tx.commit().await?;
     Ok(rollout)
 }
 
+/// The channel that a caller means, who may be for some channels only: the only one of these unless another is named.
+pub(super) fn within(scope: &Scope, channel: Option<Channel>) -> Result<Option<Channel>, Error> {
+    match (channel, scope.channels().as_deref()) {
+        (None, Some([only])) => Ok(Some(*only)),
+        (None, Some(several)) => {
+            let names = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            Err(Error::Invalid(vec![(
+                "channel".into(),
+                format!("must be {names}: the key is for these only"),
+            )]))
+        }
+        (channel, _) => Ok(channel),
+    }
+}
+
+/// Whether a version has a release in this scope that is not deprecated.
+pub(super) async fn stands(
+    conn: &mut PgConnection,
+    scope: &Scope,
+    version: &Version,
+) -> Result<bool, sqlx::Error> {
+    let releases = firmware::releases_of(conn, scope, version).await?;
+    Ok(releases.iter().any(|release| release.deprecated_at.is_none()))
+}
+
 /// Writes a rollout; with a `number` one that is going to be rolled back.
 pub(super) async fn write(
     conn: &mut PgConnection,
+    caller: &Caller,
     wanted: Wanted,
     max_attempts: u32,
     number: Option<i64>,
     now: Time,
 ) -> Result<Rollout, Error> {
     wanted.check(now)?;
+    let scope = &*caller.scope;
+    let channel = within(scope, wanted.channel)?;
+    let target = wanted.target.within(scope).map_err(Error::Invalid)?;
+    let wanted = Wanted { channel, target, ..wanted };
     firmware::hold(conn, &wanted.version).await?;
-    let releases = firmware::releases_of(conn, &wanted.version).await?;
+    let releases = firmware::releases_of(conn, scope, &wanted.version).await?;
     let fits = |release: &&firmware::Release| wanted.channel.is_none_or(|channel| channel == release.channel);
     let Some(release) = releases.iter().filter(fits).find(|release| release.deprecated_at.is_none()) else {
         let on = wanted.channel.map_or_else(String::new, |channel| format!(" on {channel}"));
@@ -237,25 +276,27 @@ pub(super) async fn write(
     };
     let back = wanted.abort_on.as_ref().and_then(|rule| rule.to_version.clone());
     if let Some(version) = back.map(Version::from)
-        && db::catalog(conn).await?.standing(&version).is_none()
+        && !stands(conn, scope, &version).await?
     {
         return Err(Error::FirmwareNotFound(format!("abort_on.to_version: there is no release {version}")));
     }
     let installed_by = match wanted.installed_by {
-        Some(handle) => Some(db::find(conn, handle, false).await?.id),
+        Some(handle) => Some(db::find(conn, scope, handle, false).await?.id),
         None => None,
     };
     let starts_now =
         wanted.start && !wanted.requires_approval && wanted.scheduled_for.is_none_or(|at| at <= now);
     let steps = wanted.steps.or_else(|| wanted.template.map(Template::steps));
     let first = steps.as_ref().and_then(|steps| steps.first()).map(|step| step.percentage);
+    let target = Target { installed_by, ..wanted.target };
     let rollout = Rollout {
         id: RolloutId::generate(),
         number: 0,
         firmware: Some(release.id),
         version: wanted.version,
         channel: wanted.channel,
-        target: Target { installed_by, ..wanted.target },
+        reach: target.reach(),
+        target,
         rollout_type: wanted.rollout_type,
         percentage: first.or(wanted.percentage).unwrap_or(100),
         scheduled_for: wanted.scheduled_for,
@@ -287,6 +328,8 @@ pub(super) async fn write(
         approval_at: None,
         rolls_back: None,
         windows: wanted.windows,
+        own_keys_only: wanted.own_keys_only,
+        created_by: Some(caller.actor.name.to_string()),
     };
     Ok(db::insert(conn, rollout, number).await?)
 }

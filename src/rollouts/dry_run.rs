@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::create::write;
 use super::{Catalog, Error, Rollout, Wanted, census, count, db};
+use crate::auth::Caller;
 use crate::clock::Time;
 use crate::ids::PrinterId;
 use crate::printers::Cohort;
@@ -47,7 +48,7 @@ pub struct DryRun {
     examples: BTreeMap<String, Vec<PrinterId>>,
     /// About how many are in at first: the percentage, or that of the first step.
     in_first_step: i64,
-    /// Median of the last 1,000 confirmed updates; 90 when there is none.
+    /// Median of the last 1,000 confirmed updates; 90 when there is none, or the key is not for all printers.
     typical_update_seconds: i64,
     /// What soaks, the rate and the bound in flight leave, if every printer is connected; offline ones come on top.
     lasts_at_least_seconds: i64,
@@ -56,10 +57,16 @@ pub struct DryRun {
 }
 
 /// Tells what a rollout would do. Nothing stays written.
-pub async fn dry_run(pool: &PgPool, wanted: Wanted, max_attempts: u32, now: Time) -> Result<DryRun, Error> {
+pub async fn dry_run(
+    pool: &PgPool,
+    caller: &Caller,
+    wanted: Wanted,
+    max_attempts: u32,
+    now: Time,
+) -> Result<DryRun, Error> {
     let mut tx = pool.begin().await?;
     // A number that no real rollout has, and none from the sequence.
-    let rollout = write(&mut tx, wanted, max_attempts, Some(-now.timestamp_micros()), now).await?;
+    let rollout = write(&mut tx, caller, wanted, max_attempts, Some(-now.timestamp_micros()), now).await?;
     let counters =
         count(&mut tx, std::slice::from_ref(&rollout)).await?.remove(&rollout.id).unwrap_or_default();
     let catalog = db::catalog(&mut tx).await?;
@@ -67,7 +74,11 @@ pub async fn dry_run(pool: &PgPool, wanted: Wanted, max_attempts: u32, now: Time
         true => census::fleet(&mut tx).await?,
         false => census::named(&mut tx, &rollout).await?,
     };
-    let typical = db::typical_update(&mut tx).await?.unwrap_or(TYPICAL);
+    // How long the updates of others take is not for everybody.
+    let typical = match caller.scope.is_all() {
+        true => db::typical_update(&mut tx).await?.unwrap_or(TYPICAL),
+        false => TYPICAL,
+    };
     let examples = examples(&mut tx, &rollout, &catalog).await?;
     tx.rollback().await?;
     let mut run = DryRun {

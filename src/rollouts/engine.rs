@@ -99,6 +99,10 @@ pub struct Work {
     pub everything: bool,
     /// Rollouts may have changed, or somebody may be due: look at everyone.
     pub scan: bool,
+    /// The sockets of these printers may have become old ones.
+    pub part: HashSet<PrinterRef>,
+    /// Any socket may.
+    pub part_any: bool,
 }
 
 /// What the gate of forced updates is called: they have no rollout.
@@ -264,7 +268,8 @@ impl Engine {
             Hint::Rollout(_) | Hint::Releases => work.scan = true,
             Hint::Forgiven(id) => work.printers.extend(self.failed_by(RolloutId(id))),
             // Notifications may be lost, so nothing that is remembered can be trusted.
-            Hint::Everything => (work.scan, work.everything) = (true, true),
+            Hint::Part(id) => drop(work.part.insert(PrinterRef(id))),
+            Hint::Everything => (work.scan, work.everything, work.part_any) = (true, true, true),
         }
     }
 
@@ -294,6 +299,9 @@ impl Engine {
                 && line.state().remembered().open.is_some()
         });
         let stale: Vec<_> = named.chain(open.cloned()).collect();
+        let parted = work.part.iter().filter_map(|printer| self.hub.get(*printer));
+        let parted: Vec<_> = if work.part_any { self.hub.all() } else { parted.collect() };
+        self.part_with_old(&parted).await?;
         self.refresh(&stale).await?;
         let lines = if work.scan { all } else { stale };
         // The next claim is on its way while what the last one granted is being sent, and one that fails does not end

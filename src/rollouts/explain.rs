@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::decide::Verdict;
 use super::{Error, Offering, Plan, Rollout, Why, db, limits};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::ids::{Handle, PrinterRef};
 use crate::printers::{self, Facts};
@@ -75,18 +76,19 @@ pub struct PrinterExplanation {
     pub detail: String,
     /// When that ends by itself, if that is known.
     pub until: Option<DateTime<Utc>>,
-    /// Every rollout that is not cancelled, in order of precedence.
+    /// Every rollout that is not cancelled and that the key is for, in order of precedence.
     pub rollouts: Vec<Explanation>,
 }
 
 /// Explains every rollout for one printer. The same function decides what is pushed.
 pub async fn explain(
     conn: &mut PgConnection,
+    scope: &Scope,
     printer: PrinterRef,
     backoff: Duration,
     now: Time,
 ) -> Result<PrinterExplanation, Error> {
-    let rollouts = db::standing(conn).await?;
+    let rollouts = db::standing(conn, scope).await?;
     let (facts, plan, remembered) = prepare(conn, printer, rollouts, now).await?;
     let each = |offering: &Offering| {
         one(&plan, offering, &facts, remembered.past.get(&offering.rollout.id), backoff, now)
@@ -98,7 +100,10 @@ pub async fn explain(
         outcome: Outcome::Nothing,
         rollout: None,
         reason: Some("no_rollout"),
-        detail: "No rollout wants it.".into(),
+        detail: match scope.is_all() {
+            true => "No rollout wants it.".into(),
+            false => "No rollout that the key is for wants it.".into(),
+        },
         until: None,
         rollouts,
     };
@@ -120,12 +125,13 @@ pub async fn explain(
 /// Explains one rollout for one printer.
 pub async fn explain_rollout(
     conn: &mut PgConnection,
+    scope: &Scope,
     handle: Handle,
     printer: PrinterRef,
     backoff: Duration,
     now: Time,
 ) -> Result<Explanation, Error> {
-    let rollout = db::find(conn, handle, false).await?;
+    let rollout = db::find(conn, scope, handle, false).await?;
     let (facts, plan, remembered) = prepare(conn, printer, vec![rollout], now).await?;
     let offering = plan.offerings().first().ok_or_else(|| Error::NotFound("that is gone".into()))?;
     let past = remembered.past.get(&offering.rollout.id);

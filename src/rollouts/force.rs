@@ -2,7 +2,9 @@
 
 use sqlx::PgPool;
 
+use super::create::within;
 use super::{Error, db};
+use crate::auth::Caller;
 use crate::clock::Time;
 use crate::ids::PrinterRef;
 use crate::printers;
@@ -26,17 +28,21 @@ pub struct Force {
 /// too old for.
 pub async fn force(
     pool: &PgPool,
+    caller: &Caller,
     printer: PrinterRef,
     wanted: Force,
     now: Time,
 ) -> Result<UpdateView, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = caller.begin(pool).await?;
     crate::firmware::hold(&mut tx, &wanted.version).await?;
     let facts = printers::facts(&mut tx, printer).await?;
     let (runs, version) = (&facts.cohort.version, &wanted.version);
     let catalog = db::catalog(&mut tx).await?;
-    let Some(release) = catalog.best(version, wanted.channel, &facts.cohort) else {
-        let on = wanted.channel.map_or_else(String::new, |channel| format!(" on {channel}"));
+    let channel = within(&caller.scope, wanted.channel)?;
+    let best = catalog.best(version, channel, &facts.cohort);
+    let Some(release) = best.filter(|release| caller.scope.has_release(release.channel, release.platform))
+    else {
+        let on = channel.map_or_else(String::new, |channel| format!(" on {channel}"));
         let platform = facts.cohort.platform;
         return Err(Error::FirmwareNotFound(format!(
             "there is no release {version}{on} for {platform} that stands"

@@ -163,6 +163,7 @@ mod tests {
             previous: None,
             downloads: Downloads::default(),
             time_zone: None,
+            shared_key: false,
         };
         Known::new(facts, rows(open))
     }

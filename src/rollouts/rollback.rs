@@ -20,6 +20,7 @@ pub(super) async fn create(
     conn: &mut PgConnection,
     bad: &Rollout,
     to: Option<&str>,
+    by: &str,
     now: Time,
 ) -> Result<Vec<Rollout>, sqlx::Error> {
     let catalog = db::catalog(&mut *conn).await?;
@@ -36,7 +37,12 @@ pub(super) async fn create(
             tracing::warn!(rollout = bad.number, %version, "there is no release to roll back to; upload it, and create a rollout for it");
             continue;
         };
-        let target = Target { installed_by: Some(bad.id), previous_version: previous, ..Target::default() };
+        let target = Target {
+            installed_by: Some(bad.id),
+            previous_version: previous,
+            owners: bad.target.owners.clone(),
+            ..Target::default()
+        };
         let back = Rollout {
             id: RolloutId::generate(),
             number: 0,
@@ -75,6 +81,10 @@ pub(super) async fn create(
             approval_at: None,
             rolls_back: Some(bad.id),
             windows: None,
+            // Whoever saw the bad one sees what undoes it.
+            reach: bad.reach.clone(),
+            own_keys_only: false,
+            created_by: Some(by.to_owned()),
         };
         let back = db::insert(&mut *conn, back, None).await?;
         push::notify(&mut *conn, Hint::Rollout(back.id.0)).await?;

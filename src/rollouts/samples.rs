@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 
 use super::plan::{Approval, OnEnd, Span};
 use super::{Catalog, Offering, Plan, ReleaseBrief, Rollout, RolloutType, Status, Target};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::ids::{FirmwareId, PrinterRef, RolloutId};
 use crate::printers::{Cohort, Downloads, Facts};
@@ -38,6 +39,7 @@ pub fn printer() -> Facts {
         previous: None,
         downloads: Downloads::default(),
         time_zone: None,
+        shared_key: false,
     }
 }
 
@@ -103,6 +105,9 @@ pub fn rollout(text: &str) -> Rollout {
         approval_at: None,
         rolls_back: None,
         windows: None,
+        reach: Scope::default(),
+        own_keys_only: false,
+        created_by: None,
     }
 }
 

@@ -104,9 +104,9 @@ impl Engine {
         self.refresh(&lost).await
     }
 
-    /// Closes those of these lines whose printer is on another replica by now. What they remember will never be true
+    /// Closes those of these lines whose printer is on another replica by now, or was parted with by an operator. What they remember will never be true
     /// again, and a place that a limit leaves would be kept for them in every turn until their pings fail.
-    async fn part_with_old(&self, lines: &[PrinterLine]) -> Result<(), sqlx::Error> {
+    pub(super) async fn part_with_old(&self, lines: &[PrinterLine]) -> Result<(), sqlx::Error> {
         if lines.is_empty() {
             return Ok(());
         }

@@ -176,8 +176,9 @@ async fn verdict(conn: &mut PgConnection, rollout: &Rollout, now: Time) -> Resul
     if rollout.steps.is_none() && rollout.abort_on.is_none() {
         return Ok(judge(rollout, &Standing::default(), &Standing::default(), false, now));
     }
-    let attempted = census::attempted(conn, &[rollout.id]).await?.remove(&rollout.id).unwrap_or_default();
-    let silent = db::silent(conn, rollout.id, now - rollout.confirm_within.delta()).await?;
+    let mut attempted = census::attempted(conn, &[rollout.id]).await?.remove(&rollout.id).unwrap_or_default();
+    attempted.retain(|group| !(rollout.own_keys_only && group.shared));
+    let silent = db::silent(conn, rollout, now - rollout.confirm_within.delta()).await?;
     let stand = |stages: &dyn Fn(i32) -> bool| {
         let silent = silent.iter().filter(|(stage, _)| stages(*stage)).map(|(_, count)| count).sum();
         Standing { silent, ..census::standing(&attempted, stages) }
@@ -213,7 +214,7 @@ async fn carry_out(pool: &PgPool, rollout: &Rollout, now: Time) -> Result<(), sq
         && next.reason == Some(StatusReason::Failures)
         && rule.action == AbortAction::Rollback
     {
-        rollback::create(&mut tx, &next, rule.to_version.as_deref(), now).await?;
+        rollback::create(&mut tx, &next, rule.to_version.as_deref(), "server", now).await?;
     }
     push::notify(&mut tx, Hint::Rollout(next.id.0)).await?;
     tx.commit().await?;

@@ -3,6 +3,7 @@
 use super::Target;
 use super::judge::StatusReason;
 use super::plan::{AbortRule, Approval, OnEnd, Rate, Span, Step, Template};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::ids::{FirmwareId, RolloutId};
 use crate::version::Version;
@@ -142,6 +143,12 @@ pub struct Rollout {
     pub rolls_back: Option<RolloutId>,
     /// Maintenance windows.
     pub windows: Option<Windows>,
+    /// What it can reach at most: a caller sees a rollout that reaches no further than their scope.
+    pub reach: Scope,
+    /// Whether its thresholds count only printers with a key of their own.
+    pub own_keys_only: bool,
+    /// Who made it, where that is known.
+    pub created_by: Option<String>,
 }
 
 impl Rollout {

@@ -150,10 +150,11 @@ impl PrinterOptions {
             identity: Identity {
                 printer_id: Some(made_up("demo", &name)),
                 user_id: Arc::from("demo"),
+                // Each has its own: a key that several show speaks for several.
+                api_key: Some(format!("key of {name}").into()),
                 name,
                 platform: None,
                 channel: Arc::from("stable"),
-                api_key: None,
                 extra: Map::new(),
             },
             firmware_version: Arc::from("1.0.0"),

@@ -29,7 +29,7 @@ pub struct Args {
     /// User that the printers belong to; given several times, the printers are dealt out among them
     #[arg(long = "user", value_name = "USER_ID", default_value = "demo")]
     pub users: Vec<String>,
-    /// API key that the printers send
+    /// API key that all printers send; each has its own unless given
     #[arg(long, value_name = "KEY", env = "PRINTER_API_KEY", hide_env_values = true)]
     pub api_key: Option<SecretString>,
     /// Firmware version that the printers run at first
@@ -117,7 +117,9 @@ impl Args {
             }
             printer.identity.channel = Arc::clone(&channel);
             printer.identity.platform.clone_from(&platform);
-            printer.identity.api_key.clone_from(&self.api_key);
+            if let Some(key) = &self.api_key {
+                printer.identity.api_key = Some(key.clone());
+            }
             printer.mode = self.mode;
             printer.behaviour = Behaviour::Odds(odds);
             printer.seed = seeds.next();

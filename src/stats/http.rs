@@ -12,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::db::{self, Gathered};
 use super::tally::{Outcomes, Tally};
 use super::view::{Bucket, Rollouts, Stats, Updates, Window};
+use crate::auth::Caller;
 use crate::clock::Time;
 use crate::http::problem::{Common, Problem};
 use crate::http::{Params, cache};
@@ -27,25 +28,33 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// Counted at this moment, in one snapshot. Percentiles of durations are within 5 % of the exact value.
 #[utoipa::path(get, path = "/api/stats", operation_id = "getStats", tag = "stats",
     responses((status = 200, description = "The statistics", body = Stats), Common))]
-async fn stats(State(app): State<AppState>, headers: HeaderMap, params: Params) -> Result<Response, Problem> {
+async fn stats(
+    State(app): State<AppState>,
+    caller: Caller,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
     params.finish()?;
-    let now = app.clock.now();
+    let (now, scope) = (app.clock.now(), &*caller.scope);
     let (hours, days) = (frame(now, TimeDelta::hours(1), 24), frame(now, TimeDelta::days(1), 30));
     let mut conn = app.pool.acquire().await?;
     let mut tx = conn.begin_with("begin isolation level repeatable read read only").await?;
-    let gathered = db::outcomes(&mut tx, days[0], hours[0]).await?;
+    let gathered = db::outcomes(&mut tx, scope, days[0], hours[0]).await?;
     let stats = Stats {
         at: now,
-        printers: db::printers(&mut tx).await?,
-        rollouts: Rollouts { by_status: db::rollouts(&mut tx).await?, active: db::active(&mut tx).await? },
+        printers: db::printers(&mut tx, scope).await?,
+        rollouts: Rollouts {
+            by_status: db::rollouts(&mut tx, scope).await?,
+            active: db::active(&mut tx, scope).await?,
+        },
         updates: Updates {
-            open: db::open(&mut tx).await?,
+            open: db::open(&mut tx, scope).await?,
             last_24_hours: window(&gathered.recent, &gathered, &hours),
             last_30_days: window(&gathered.all, &gathered, &days),
             by_version: outcomes(&gathered.versions),
             by_platform: outcomes(&gathered.platforms),
             by_channel: outcomes(&gathered.channels),
-            errors: db::errors(&mut tx).await?,
+            errors: db::errors(&mut tx, scope).await?,
         },
     };
     tx.commit().await?;

@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection, QueryBuilder, Row as _, postgres::PgRow};
 
 use super::UpdateView;
 use super::types::{Open, Past, Remembered, Status};
+use crate::auth::Scope;
 use crate::http::page::{Page, Sort};
 use crate::ids::{FirmwareId, PrinterRef, RolloutId, UpdateId};
 
@@ -13,7 +14,7 @@ pub(super) static SORTS: &[Sort] = &[Sort { name: "number", sql: "u.number", cas
 
 pub(super) const COLUMNS: &str = "u.id, u.number, u.rollout_id, r.number as rollout_number, p.printer_id, u.firmware_version, u.from_version, \
     u.attempt, u.status, u.open, u.reason, u.error_message, u.started_at, u.completed_at, u.confirmed_at, u.last_percent, \
-    u.last_status_message, u.download_started_at, u.download_ended_at, u.download_bytes from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
+    u.last_status_message, u.download_started_at, u.download_ended_at, u.download_bytes, u.shared_key from update_history u join printers p on p.id = u.printer left join update_rollouts r on r.id = u.rollout_id";
 
 /// What is known about these printers' updates; one that has none is left out.
 pub async fn remembered(
@@ -85,6 +86,7 @@ impl FromRow<'_, PgRow> for UpdateView {
             download_started_at: row.try_get("download_started_at")?,
             download_ended_at: row.try_get("download_ended_at")?,
             download_bytes: row.try_get("download_bytes")?,
+            shared_key: row.try_get("shared_key")?,
         })
     }
 }
@@ -117,6 +119,7 @@ pub(super) async fn of_printer(
 /// The last attempt with each printer that a rollout has an update for. They are counted unless the `total` is known.
 pub async fn targets(
     conn: &mut PgConnection,
+    scope: &Scope,
     rollout: RolloutId,
     status: Option<Status>,
     page: &Page,
@@ -126,6 +129,11 @@ pub async fn targets(
         query.push(" where u.rollout_id >= ").push_bind(rollout.0);
         query.push(" and u.rollout_id <= ").push_bind(rollout.0);
         query.push(" and u.last");
+        if !scope.is_all() {
+            query.push(" and u.printer in (select q.id from printers q where true");
+            scope.push_printers(query, "q");
+            query.push(")");
+        }
         if let Some(status) = status {
             // In the statement itself, because only then the partial indexes are of use.
             query.push(format!(" and u.status = '{status}'"));
@@ -134,7 +142,8 @@ pub async fn targets(
             }
         }
     };
-    list(conn, filter, page, Some("u.rollout_id"), total).await
+    // The census counts them all.
+    list(conn, filter, page, Some("u.rollout_id"), total.filter(|_| scope.is_all())).await
 }
 
 /// The orders that [`targets`] offers.

@@ -49,8 +49,8 @@ pub async fn force(
     let update = UpdateId::generate();
     let inserted = sqlx::query_scalar!(
         "insert into update_history (id, printer, firmware_version_id, firmware_version, from_version, attempt, sends, started_at, \
-             last_activity_at) \
-         select $1, $2, f.id, $4, $5, 1, 0, $6, $6 from firmware_versions f where f.id = $3 on conflict (printer) where open do nothing returning id",
+             last_activity_at, shared_key) \
+         select $1, $2, f.id, $4, $5, 1, 0, $6, $6, p.shared_key from firmware_versions f, printers p where f.id = $3 and p.id = $2 on conflict (printer) where open do nothing returning id",
         update.0,
         forced.printer.0,
         forced.release.0,

@@ -11,6 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::list::{self, Query};
 use super::types::{Reason, Status};
 use super::{UpdateView, db};
+use crate::auth::Caller;
 use crate::http::export::Format;
 use crate::http::log::Rows;
 use crate::http::page::Page;
@@ -51,8 +52,9 @@ pub struct AllUpdates {
 }
 
 /// The filters of a list, and the printer that one of them names.
-fn read(params: &mut Params) -> (Query, Option<Named>) {
+fn read(params: &mut Params, caller: &Caller) -> (Query, Option<Named>) {
     let query = Query {
+        scope: caller.scope.clone(),
         user_id: params.get::<UserId>("user_id").map(|user| user.to_string()),
         rollout: params.get("rollout_id"),
         firmware_version: params.get::<Version>("firmware_version").map(|version| version.to_string()),
@@ -82,15 +84,16 @@ fn read(params: &mut Params) -> (Query, Option<Named>) {
         (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn all(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let (mut by, printer) = read(&mut params);
+    let (mut by, printer) = read(&mut params, &caller);
     let page = Page::read(&mut params, "all updates", by.sorts(), true);
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
     if let Some(printer) = printer {
-        by.printer = Some(printers::by_name(&mut conn, &printer).await?);
+        by.printer = Some(printers::by_name(&mut conn, &caller.scope, &printer).await?);
     }
     let (updates, next_cursor, total) = list::list(&mut conn, by, &page).await?;
     let (rows, link) = (Rows(updates.len()), page.link(next_cursor.as_deref()));
@@ -113,11 +116,15 @@ async fn all(
         ("started_before" = Option<DateTime<Utc>>, Query, description = "RFC 3339, excluded")),
     responses((status = 200, description = "The file", content((String = "text/csv"), (UpdateView = "application/x-ndjson"))),
         (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
-async fn export(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
-    let ((mut by, printer), format) = (read(&mut params), Format::read(&mut params));
+async fn export(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let ((mut by, printer), format) = (read(&mut params, &caller), Format::read(&mut params));
     params.finish()?;
     if let Some(printer) = printer {
-        by.printer = Some(printers::by_name(&mut *app.pool.acquire().await?, &printer).await?);
+        by.printer = Some(printers::by_name(&mut *app.pool.acquire().await?, &caller.scope, &printer).await?);
     }
     app.exports.stream::<UpdateView>(&app.pool, by.export(), "updates", format).await
 }
@@ -131,6 +138,7 @@ async fn export(State(app): State<AppState>, mut params: Params) -> Result<Respo
         (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn of_printer(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(named): Segment<Named>,
     headers: HeaderMap,
     mut params: Params,
@@ -139,7 +147,7 @@ async fn of_printer(
     let page = Page::read(&mut params, "updates", db::SORTS, true);
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
-    let printer = printers::by_name(&mut conn, &named).await?;
+    let printer = printers::by_name(&mut conn, &caller.scope, &named).await?;
     let (updates, next_cursor, total) = db::of_printer(&mut conn, printer, status, &page).await?;
     let (rows, link) = (Rows(updates.len()), page.link(next_cursor.as_deref()));
     Ok((Extension(rows), link, cache::tagged(&headers, 0, &UpdateList { updates, total, next_cursor })?)

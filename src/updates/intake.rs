@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use super::report::{self, Outcome, Progress};
 use super::settle::{Back, settle};
 use super::{Remembered, db, offer};
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
+use crate::config::PrinterAuth;
 use crate::db::batch::{Batches, Write};
 use crate::ids::{PrinterRef, ReplicaId, RolloutId, UpdateId};
 use crate::printers::{self, Arrival, Subscribed};
@@ -50,6 +51,17 @@ pub struct Welcome {
     pub touched: Option<RolloutId>,
 }
 
+/// What became of a subscribe message.
+#[derive(Debug)]
+pub enum Arrived {
+    /// The printer's row, and what its version proves about its open update.
+    Welcome(Box<Welcome>),
+    /// A newer socket of the printer is somewhere, or may be.
+    Outdated,
+    /// The printer, or the key that it shows, is not let in.
+    Refused,
+}
+
 /// What an outcome changed.
 #[derive(Debug)]
 pub struct Noted {
@@ -74,11 +86,17 @@ pub struct End {
 
 impl Intake {
     /// Starts the workers, which end with `stop`.
-    pub fn start(pool: &PgPool, replica: ReplicaId, clock: &Clock, stop: &CancellationToken) -> Self {
+    pub fn start(
+        pool: &PgPool,
+        replica: ReplicaId,
+        policy: PrinterAuth,
+        clock: &Clock,
+        stop: &CancellationToken,
+    ) -> Self {
         let (pool, clock, lane) = (pool.clone(), clock.clone(), Lane::default());
         Self {
             arrivals: Batches::start(
-                Arrivals { pool: pool.clone(), clock: clock.clone(), replica },
+                Arrivals { policy, pool: pool.clone(), clock: clock.clone(), replica },
                 stop.clone(),
             ),
             outcomes: Batches::start(
@@ -93,9 +111,8 @@ impl Intake {
         }
     }
 
-    /// The printer's row, and what its version proves about its open update. `Some(None)`: a newer socket of the printer
-    /// is somewhere, or may be. None: the process ends, or the database refused.
-    pub async fn arrival(&self, arrival: Arrival) -> Option<Option<Welcome>> {
+    /// Lets a printer in and writes its row, or not. None: the process ends, or the database refused.
+    pub async fn arrival(&self, arrival: Arrival) -> Option<Arrived> {
         self.arrivals.write((Instant::now(), arrival)).await
     }
 
@@ -156,24 +173,52 @@ fn held(lane: &Lane) -> MutexGuard<'_, HashMap<UpdateId, Progress>> {
 }
 
 struct Arrivals {
+    policy: PrinterAuth,
     pool: PgPool,
     clock: Clock,
     replica: ReplicaId,
 }
 
+impl Arrivals {
+    /// Takes out those that are not let in, and says of each whether it was. Who says on the same socket again who it is,
+    /// is in.
+    async fn judge(
+        &self,
+        conn: &mut PgConnection,
+        arrivals: &mut Vec<Arrival>,
+        now: Time,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let strangers: Vec<_> =
+            arrivals.iter().filter(|arrival| arrival.connection.is_none()).cloned().collect();
+        let mut verdicts = printers::admit(conn, self.policy, &strangers, now).await?.into_iter();
+        let mut refused = Vec::with_capacity(arrivals.len());
+        arrivals.retain_mut(|arrival| {
+            let verdict = match arrival.connection {
+                Some(_) => Some(arrival.shared_key),
+                None => verdicts.next().flatten(),
+            };
+            refused.push(verdict.is_none());
+            arrival.shared_key = verdict.unwrap_or_default();
+            verdict.is_some()
+        });
+        Ok(refused)
+    }
+}
+
 impl Write for Arrivals {
     /// With the moment at which it came.
     type Item = (Instant, Arrival);
-    type Done = Option<Welcome>;
+    type Done = Arrived;
     const NAME: &'static str = "subscribes";
 
-    async fn write(&self, items: &[Self::Item]) -> Result<Vec<Option<Welcome>>, sqlx::Error> {
+    async fn write(&self, items: &[Self::Item]) -> Result<Vec<Arrived>, sqlx::Error> {
         let now = self.clock.now();
         let mut tx = self.pool.begin().await?;
         // Looked at now, because the wait for the database is over.
         let fresh: Vec<_> = items.iter().map(|(came, _)| came.elapsed() < STALE).collect();
         let arrivals = items.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
-        let arrivals: Vec<_> = arrivals.map(|((_, arrival), _)| arrival.clone()).collect();
+        let mut arrivals: Vec<_> = arrivals.map(|((_, arrival), _)| arrival.clone()).collect();
+        let refused = self.judge(&mut tx, &mut arrivals, now).await?;
         let printers = printers::subscribe(&mut tx, &arrivals, self.replica, now).await?;
         let back: Vec<_> = arrivals
             .iter()
@@ -193,8 +238,16 @@ impl Write for Arrivals {
             }
             Welcome { printer, remembered: settled.remembered, touched: settled.touched }
         };
-        let mut written = printers.into_iter().map(|printer| printer.map(&mut welcome));
-        Ok(fresh.into_iter().map(|fresh| if fresh { written.next().flatten() } else { None }).collect())
+        let mut written = printers.into_iter().map(|printer| {
+            printer.map_or(Arrived::Outdated, |printer| Arrived::Welcome(Box::new(welcome(printer))))
+        });
+        let mut refused = refused.into_iter();
+        let arrived = |fresh| match fresh {
+            false => Arrived::Outdated,
+            true if refused.next() == Some(true) => Arrived::Refused,
+            true => written.next().unwrap_or(Arrived::Outdated),
+        };
+        Ok(fresh.into_iter().map(arrived).collect())
     }
 }
 

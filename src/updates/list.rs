@@ -1,11 +1,14 @@
 //! All attempts: filtered, paged, counted as far as that is quick.
 
+use std::sync::Arc;
+
 use sqlx::{Connection as _, FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::UpdateView;
 use super::db::COLUMNS;
 use super::types::{Reason, Status};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::db::is_cancelled;
 use crate::http::page::{Page, Sort};
@@ -26,6 +29,7 @@ const COUNT_WITHIN: &str = "set local statement_timeout = '100ms'";
 /// Which attempts are wanted.
 #[derive(Debug, Default)]
 pub(super) struct Query {
+    pub scope: Arc<Scope>,
     pub printer: Option<PrinterRef>,
     pub user_id: Option<String>,
     pub rollout: Option<Handle>,
@@ -37,14 +41,14 @@ pub(super) struct Query {
     pub error: Option<String>,
     pub started_after: Option<Time>,
     pub started_before: Option<Time>,
-    /// The printers of `user_id`.
+    /// The printers of `user_id` and of the scope.
     pub owned: Owned,
 }
 
-/// The printers of one owner, as far as knowing them helps to find their attempts.
+/// The printers of one owner or of a scope, as far as knowing them helps to find their attempts.
 #[derive(Debug, Default)]
 pub(super) enum Owned {
-    /// It does not: there is no owner, or so many printers that any way meets them soon.
+    /// It does not: they are all, or so many printers that any way meets them soon.
     #[default]
     Unread,
     /// The attempts of each are read.
@@ -59,11 +63,14 @@ impl Owned {
     /// Most that are read.
     const MANY: usize = 20_000;
 
-    async fn read(conn: &mut PgConnection, user: Option<&str>) -> Result<Self, sqlx::Error> {
-        let Some(user) = user else { return Ok(Self::Unread) };
-        let limit = Self::MANY as i64 + 1;
-        let ids = sqlx::query_scalar!("select id from printers where user_id = $1 limit $2", user, limit);
-        let ids = ids.fetch_all(conn).await?;
+    async fn read(conn: &mut PgConnection, by: &Query) -> Result<Self, sqlx::Error> {
+        if by.names_all() {
+            return Ok(Self::Unread);
+        }
+        let mut query = QueryBuilder::new("");
+        by.push_owned(&mut query);
+        query.push(format!(" limit {}", Self::MANY + 1));
+        let ids: Vec<Uuid> = query.build_query_scalar().fetch_all(conn).await?;
         Ok(match ids.len() {
             few if few <= Self::FEW => Self::Few(ids),
             many if many <= Self::MANY => Self::Many(ids),
@@ -76,6 +83,20 @@ impl Query {
     /// The orders that suit it, the default one first.
     pub fn sorts(&self) -> &'static [Sort] {
         if self.started_after.is_some() || self.started_before.is_some() { BY_TIME } else { BY_NUMBER }
+    }
+
+    /// Whether it leaves no printer out for whose or what it is.
+    fn names_all(&self) -> bool {
+        self.user_id.is_none() && self.scope.is_all()
+    }
+
+    /// Selects the printers of `user_id` and of the scope.
+    fn push_owned(&self, query: &mut QueryBuilder<Postgres>) {
+        query.push("select p.id from printers p where true");
+        if let Some(user) = &self.user_id {
+            query.push(" and p.user_id = ").push_bind(user.clone());
+        }
+        self.scope.push_printers(query, "p");
     }
 
     /// What is the same in all rows, and begins an index; see [`Page::push_within`].
@@ -94,19 +115,20 @@ impl Query {
         if let Some(printer) = self.printer {
             query.push(" and u.printer = ").push_bind(printer.0);
         }
-        match (&self.owned, &self.user_id) {
-            (Owned::Few(printers), _) => {
+        match &self.owned {
+            Owned::Few(printers) => {
                 query.push(" and u.printer = any(").push_bind(printers.clone()).push(")");
             }
             // `is true` keeps PostgreSQL from looking each of them up.
-            (Owned::Many(printers), _) => {
+            Owned::Many(printers) => {
                 query.push(" and (u.printer = any(").push_bind(printers.clone()).push(")) is true");
             }
-            (Owned::Unread, Some(user)) => {
-                query.push(" and u.printer in (select id from printers where user_id = ");
-                query.push_bind(user.clone()).push(")");
+            Owned::Unread if self.names_all() => {}
+            Owned::Unread => {
+                query.push(" and u.printer in (");
+                self.push_owned(query);
+                query.push(")");
             }
-            (Owned::Unread, None) => {}
         }
         match self.rollout {
             Some(Handle::Id(id)) => {
@@ -180,7 +202,7 @@ pub(super) async fn list(
     mut by: Query,
     page: &Page,
 ) -> Result<(Vec<UpdateView>, Option<String>, Total), sqlx::Error> {
-    by.owned = Owned::read(conn, by.user_id.as_deref()).await?;
+    by.owned = Owned::read(conn, &by).await?;
     let mut query = QueryBuilder::new(format!("select {}, {COLUMNS}", page.sort_key()));
     by.push(&mut query);
     page.push_within(&mut query, by.group(), "u.number");

@@ -26,7 +26,7 @@ pub use db::{TARGET_SORTS, has_open, one, remembered, targets};
 pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
 pub use forgive::{Forced, force, forgive};
-pub use intake::{End, Intake, Noted, Welcome};
+pub use intake::{Arrived, End, Intake, Noted, Welcome};
 pub use offer::{Claim, claim, hold_releases, recall, reoffer, withdraw};
 pub use report::{Outcome, Progress, Report, report, socket_lost};
 pub use settle::{Back, Settled, settle};

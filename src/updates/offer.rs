@@ -47,9 +47,9 @@ pub async fn claim(
     printers::hold(conn, &printers).await?;
     let claimed = sqlx::query_scalar!(
         r#"insert into update_history (id, rollout_id, printer, firmware_version_id, firmware_version, from_version, tries, stone,
-               attempt, stage, started_at, last_activity_at)
+               attempt, stage, started_at, last_activity_at, shared_key)
            select c.id, c.rollout, c.printer, c.release, c.version, c.from_version, c.tries, c.stone,
-               1 + coalesce(before.attempt, 0), r.stage, $11, $11
+               1 + coalesce(before.attempt, 0), r.stage, $11, $11, p.shared_key
            from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::bigint[], $6::uuid[], $7::text[], $8::text[], $9::int[],
                    $10::bool[])
                as c (id, rollout, epoch, printer, connection, release, version, from_version, tries, stone)

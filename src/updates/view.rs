@@ -14,7 +14,7 @@ use super::types::{Reason, Status};
     "printer_id": "770e8400-e29b-41d4-a716-446655440000", "firmware_version": "1.5.0", "from_version": "1.4.0", "attempt": 1,
     "status": "completed", "open": false, "reason": null, "error_message": null, "started_at": "2026-01-15T10:05:00Z",
     "completed_at": "2026-01-15T10:07:30Z", "confirmed_at": "2026-01-15T10:07:30Z", "last_percent": 100,
-    "last_status_message": "Downloading 100%", "download_started_at": null, "download_ended_at": null, "download_bytes": null
+    "last_status_message": "Downloading 100%", "download_started_at": null, "download_ended_at": null, "download_bytes": null, "shared_key": false
 }))]
 pub struct UpdateView {
     pub(super) id: Uuid,
@@ -44,4 +44,6 @@ pub struct UpdateView {
     pub(super) download_ended_at: Option<DateTime<Utc>>,
     /// Bytes that went through a link of ours.
     pub(super) download_bytes: Option<i64>,
+    /// Whether the printer showed a key that speaks for others as well.
+    pub(super) shared_key: bool,
 }

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "db",
     "storage",
     "http", // tools
+    "audit",
     "auth",
     "push",
     "events", // shared

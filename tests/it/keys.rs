@@ -13,12 +13,12 @@ use tempfile::NamedTempFile;
 use crate::support::process::database_url;
 use crate::support::{Answer, Server};
 
-const BOOTSTRAP: &str = "a-key-of-more-than-24-characters";
+pub const BOOTSTRAP: &str = "a-key-of-more-than-24-characters";
 /// In force on every replica after this.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A server that wants keys, and the file with the first one.
-async fn closed(pool: PgPool) -> (Server, NamedTempFile) {
+pub async fn closed(pool: PgPool) -> (Server, NamedTempFile) {
     let file = NamedTempFile::new().unwrap();
     std::fs::write(file.path(), BOOTSTRAP).unwrap();
     let settings = [("AUTH", "on"), ("BOOTSTRAP_ADMIN_KEY_FILE", file.path().to_str().unwrap())];
@@ -70,6 +70,7 @@ async fn each_role_opens_what_it_should_and_nothing_else(pool: PgPool) {
             // What these name is not there, so that whoever may changes nothing either.
             let path = route
                 .replace("{version}", "9.9.9")
+                .replace("/printer-keys/{key_id}", "/printer-keys/00000000-0000-4000-8000-000000000000")
                 .replace("{key_id}", "000000000000")
                 .replace("{user_id}", "nobody")
                 .replace("{printer_id}", "4000000")

@@ -3,6 +3,7 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod audit;
 mod cdn;
 mod chaos;
 mod connections;
@@ -17,6 +18,7 @@ mod keys;
 mod line;
 mod markdown;
 mod owners;
+mod printer_keys;
 mod readme;
 mod replicas;
 mod reports;
@@ -27,4 +29,5 @@ mod smoke;
 mod storage;
 mod support;
 mod telemetry;
+mod tenants;
 mod transfer;

@@ -187,5 +187,6 @@ fn facts() -> Facts {
         previous: None,
         downloads: Default::default(),
         time_zone: None,
+        shared_key: false,
     }
 }

@@ -169,12 +169,12 @@ const FLEET: &str = "
     from printers group by 1, 2, 3, 4, 5, 6, 7";
 const ATTEMPTED: &str = "
     insert into census (rollout_id, named, platform, firmware_version, version_key, auto_update, update_channel, installed_release,
-        installed_rollout, stage, state, n)
+        installed_rollout, stage, state, shared, n)
     select r.id, rollout_names(r, p.user_id, p.printer_id, p.installed_rollout, p.previous_version), p.platform, p.firmware_version,
         p.version_key, p.auto_update, p.update_channel, p.installed_release, p.installed_rollout, u.stage,
-        update_state(u.status, u.open, u.tries, r.max_attempts), count(*)
+        update_state(u.status, u.open, u.tries, r.max_attempts), u.shared_key, count(*)
     from update_history u join update_rollouts r on r.id = u.rollout_id join printers p on p.id = u.printer
-    where u.last group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11";
+    where u.last group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12";
 const OUTCOMES: &str = "
     insert into outcomes (hour, version, platform, channel, outcome, reason, duration, count, release)
     select date_trunc(case when ended < date_trunc('day', now() - interval '48 hours', 'UTC') then 'day' else 'hour' end, ended, 'UTC'),

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::selector;
 use super::view::Firmware;
+use crate::auth::Caller;
 use crate::firmware::{Amendment, Error, Promotion, amend, promote};
 use crate::http::problem::{Common, Problem};
 use crate::http::{Body, Json, Params, Segment, cache};
@@ -38,6 +39,7 @@ pub struct PromoteFirmware {
         (status = 409, description = "It stands there already, or `from` must be named", body = Problem, content_type = "application/problem+json"), Common))]
 pub async fn post_promotion(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(version): Segment<Version>,
     params: Params,
     Body(body): Body<PromoteFirmware>,
@@ -47,7 +49,7 @@ pub async fn post_promotion(
     if from.channel == Some(body.to) {
         return Err(Problem::field("to", "is the channel that it comes from; name another"));
     }
-    let (uploads, wanted) = (app.uploads.clone(), Promotion { from, to: body.to });
+    let (uploads, wanted) = (app.uploads.by(caller), Promotion { from, to: body.to });
     // A task of its own, because a copy without a row must be taken back even when the client vanishes.
     let task = app.shutdown.tasks.spawn(async move { promote(&uploads, &wanted).await });
     let firmware = Firmware::new(task.await.map_err(Problem::internal)??, &app);
@@ -125,6 +127,7 @@ impl TryFrom<PatchFirmware> for Amendment {
         (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
 pub async fn patch(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(version): Segment<Version>,
     headers: HeaderMap,
     params: Params,
@@ -132,7 +135,7 @@ pub async fn patch(
 ) -> Result<Response, Problem> {
     let by = selector(version, params)?;
     let wanted = Amendment { if_revision: cache::if_match(&headers)?, ..Amendment::try_from(body)? };
-    let release = amend(&app.pool, &by, wanted, app.clock.now()).await?;
+    let release = amend(&app.pool, &caller, &by, wanted, app.clock.now()).await?;
     tracing::info!(version = %release.version, channel = %release.channel, deprecated = release.deprecated_at.is_some(), "release amended");
     Ok(Json(Firmware::new(release, &app)).into_response())
 }

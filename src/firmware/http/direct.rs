@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::view::Firmware;
+use crate::auth::Caller;
 use crate::firmware::{begin, complete};
 use crate::http::problem::{Common, Problem};
 use crate::http::{Body, Json, Segment};
@@ -74,6 +75,7 @@ pub struct CompleteUpload {
         (status = 413, description = "File too large", body = Problem, content_type = "application/problem+json"), Common))]
 pub async fn begin_upload(
     State(app): State<AppState>,
+    caller: Caller,
     Body(body): Body<BeginUpload>,
 ) -> Result<Response, Problem> {
     let texts = [
@@ -90,7 +92,7 @@ pub async fn begin_upload(
     ];
     let fields: BTreeMap<String, String> =
         texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect();
-    let uploads = app.uploads.clone();
+    let uploads = app.uploads.by(caller);
     // A task of its own, because it must clean up even when the client vanishes.
     let task = app.shutdown.tasks.spawn(async move { begin(&uploads, fields, body.size).await });
     let begun = task.await.map_err(Problem::internal)??;
@@ -114,10 +116,11 @@ pub async fn begin_upload(
         (status = 409, description = "Firmware version already exists", body = Problem, content_type = "application/problem+json"), Common))]
 pub async fn complete_upload(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(id): Segment<Uuid>,
     Body(body): Body<CompleteUpload>,
 ) -> Result<Response, Problem> {
-    let uploads = app.uploads.clone();
+    let uploads = app.uploads.by(caller);
     let work = async move {
         let outcome = complete(&uploads, FirmwareId(id), &body.parts).await;
         metrics::upload(if outcome.is_ok() { "released" } else { "refused" });

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use super::selector;
+use crate::auth::Caller;
 use crate::firmware::{Release, db};
 use crate::http::problem::{Common, Problem};
 use crate::http::{Params, Segment, cache};
@@ -32,12 +33,14 @@ const RUNS_MD5: &str = "x-esp8266-sketch-md5";
         (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
 pub async fn download(
     State(app): State<AppState>,
+    caller: Caller,
     method: Method,
     Segment(version): Segment<Version>,
     request: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
-    let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
+    let release =
+        db::find(&mut *app.pool.acquire().await?, &caller.scope, &selector(version, params)?).await?;
     let headers = headers(&release)?;
     let runs = request.get(RUNS_MD5).and_then(|md5| md5.to_str().ok());
     let has_it = runs.is_some_and(|md5| md5.eq_ignore_ascii_case(&release.md5));

@@ -15,6 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::view::{Firmware, FirmwareList};
 use super::{Error, Query, Selector, db, delete::delete as remove, form, upload};
+use crate::auth::Caller;
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{Common, Problem};
@@ -81,8 +82,12 @@ struct UploadForm {
         (status = 413, description = "File too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is no form", body = Problem, content_type = "application/problem+json"),
         Common))]
-async fn upload_firmware(State(app): State<AppState>, request: Request) -> Result<Response, Problem> {
-    let (uploads, limit) = (app.uploads.clone(), app.uploads.max_size);
+async fn upload_firmware(
+    State(app): State<AppState>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (uploads, limit) = (app.uploads.by(caller), app.uploads.max_size);
     let (head, body) = request.into_parts();
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
@@ -129,6 +134,7 @@ async fn upload_firmware(State(app): State<AppState>, request: Request) -> Resul
     responses((status = 200, description = "A page", body = FirmwareList), Common))]
 async fn list(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
@@ -139,7 +145,8 @@ async fn list(
     };
     let page = Page::read(&mut params, "firmware", db::SORTS, true);
     params.finish()?;
-    let (releases, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
+    let (releases, next_cursor, total) =
+        db::list(&mut *app.pool.acquire().await?, &caller.scope, &by, &page).await?;
     let firmware: Vec<_> = releases.into_iter().map(|release| Firmware::new(release, &app)).collect();
     let (rows, link) = (Rows(firmware.len()), page.link(next_cursor.as_deref()));
     let page = cache::tagged(&headers, 0, &FirmwareList { firmware, total, next_cursor })?;
@@ -153,13 +160,14 @@ async fn list(
         (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn latest(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let (channel, platform) =
         (params.get("channel").unwrap_or_default(), params.get("platform").unwrap_or_default());
     params.finish()?;
-    let release = db::latest(&mut *app.pool.acquire().await?, channel, platform).await?;
+    let release = db::latest(&mut *app.pool.acquire().await?, &caller.scope, channel, platform).await?;
     tagged(&headers, &Firmware::new(release, &app))
 }
 
@@ -171,11 +179,13 @@ async fn latest(
         (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn get_version(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(version): Segment<Version>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
-    let release = db::find(&mut *app.pool.acquire().await?, &selector(version, params)?).await?;
+    let release =
+        db::find(&mut *app.pool.acquire().await?, &caller.scope, &selector(version, params)?).await?;
     tagged(&headers, &Firmware::new(release, &app))
 }
 
@@ -188,10 +198,11 @@ async fn get_version(
         (status = 409, description = "In use, or the channel must be named", body = Problem, content_type = "application/problem+json"), Common))]
 async fn delete(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(version): Segment<Version>,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    remove(&app.pool, &app.uploads.store, &selector(version, params)?).await?;
+    remove(&app.pool, &app.uploads.store, &caller, &selector(version, params)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -144,6 +144,9 @@ impl From<Error> for Problem {
                     "Firmware version already exists: {text}; use another version number, or delete that release first."
                 ),
             ),
+            Error::OutOfScope { .. } => {
+                Self::new(&problem::FORBIDDEN, format!("{text}; GET /api/me tells what it is for."))
+            }
             Error::NotFound(_) => Self::new(
                 &problem::FIRMWARE_NOT_FOUND,
                 format!("Firmware version not found: {text}; list the releases with GET /api/firmware."),

@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 use sqlx::{PgConnection, QueryBuilder};
 use uuid::Uuid;
 
-use super::COLUMNS;
+use super::{COLUMNS, REACH};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::ids::{FirmwareId, PrinterId, RolloutId};
 use crate::printers::Cohort;
@@ -56,11 +57,15 @@ pub(in crate::rollouts) async fn gates(
     Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.id, row.epoch, row.open)).collect())
 }
 
-/// Everything that is not cancelled, for explaining.
-pub(in crate::rollouts) async fn standing(conn: &mut PgConnection) -> Result<Vec<Rollout>, sqlx::Error> {
+/// Everything in this scope that is not cancelled, for explaining.
+pub(in crate::rollouts) async fn standing(
+    conn: &mut PgConnection,
+    scope: &Scope,
+) -> Result<Vec<Rollout>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!(
         "select {COLUMNS} from update_rollouts r where r.deleted_at is null and r.status <> 'cancelled'"
     ));
+    scope.push_within(&mut query, REACH);
     query.build_query_as().fetch_all(conn).await
 }
 
@@ -161,17 +166,19 @@ pub(in crate::rollouts) async fn offered_since(
     count.fetch_one(conn).await
 }
 
-/// How many open updates of a rollout nothing was heard of since a moment, by stage.
+/// How many open updates of a rollout nothing was heard of since a moment, by stage, of those that count.
 pub(in crate::rollouts) async fn silent(
     conn: &mut PgConnection,
-    rollout: RolloutId,
+    rollout: &Rollout,
     since: Time,
 ) -> Result<Vec<(i32, i64)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select stage, count(*) as "count!" from update_history where rollout_id = $1 and open and started_at < $2 and last_activity_at < $2
+             and not ($3 and shared_key)
            group by 1"#,
-        rollout.0,
-        since
+        rollout.id.0,
+        since,
+        rollout.own_keys_only
     );
     Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.stage, row.count)).collect())
 }

@@ -12,11 +12,12 @@ pub(super) use self::look::{
 use super::judge::StatusReason;
 use super::plan::{Approval, OnEnd, Span, Template};
 use super::{Error, Rollout, RolloutType, Status, Target};
+use crate::auth::Scope;
 use crate::clock::Time;
 use crate::http::page::{Page, Sort};
 use crate::ids::{Handle, PrinterId, RolloutId, UserId};
 use crate::version::Version;
-use crate::words::Channel;
+use crate::words::{Channel, Platform};
 
 pub(super) static SORTS: &[Sort] = &[
     Sort { name: "number", sql: "r.number", cast: "bigint" },
@@ -28,7 +29,10 @@ const COLUMNS: &str = "r.id, r.number, r.firmware_version_id, r.firmware_version
     r.max_attempts, r.status, r.epoch, r.revision, r.created_at, r.updated_at, r.started_at, r.allow_downgrade, \
     r.target_installed_by, r.target_previous_version, r.template, r.steps, r.step, r.stage, r.stage_started_at, r.judged_from, r.abort_on, \
     r.confirm_within, r.stuck_after, r.max_in_flight, r.rate_per_minute, r.ends_at, r.on_end, r.status_reason, r.status_detail, \
-    r.approval, r.approval_comment, r.approval_at, r.rolls_back, r.windows";
+    r.approval, r.approval_comment, r.approval_at, r.rolls_back, r.windows, r.target_platforms, r.target_owners, r.reach_users, \
+    r.reach_channels, r.reach_platforms, r.created_by, r.own_keys_only";
+/// What a rollout can reach, to compare with a caller's scope.
+const REACH: [&str; 3] = ["r.reach_users", "r.reach_channels", "r.reach_platforms"];
 
 /// What was parsed before it was stored.
 fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, sqlx::Error> {
@@ -57,6 +61,8 @@ impl FromRow<'_, PgRow> for Rollout {
                 user_ids: words::<UserId>(row, "target_user_ids")?,
                 printer_ids: words::<PrinterId>(row, "target_printer_ids")?,
                 channels: words::<Channel>(row, "target_channels")?,
+                platforms: words::<Platform>(row, "target_platforms")?,
+                owners: words::<UserId>(row, "target_owners")?,
                 min_version: version("min_version")?,
                 max_version: version("max_version")?,
                 installed_by: row.try_get("target_installed_by")?,
@@ -93,6 +99,13 @@ impl FromRow<'_, PgRow> for Rollout {
             approval_at: row.try_get("approval_at")?,
             rolls_back: row.try_get("rolls_back")?,
             windows: json(row, "windows")?,
+            reach: Scope {
+                user_ids: row.try_get("reach_users")?,
+                channels: row.try_get("reach_channels")?,
+                platforms: row.try_get("reach_platforms")?,
+            },
+            created_by: row.try_get("created_by")?,
+            own_keys_only: row.try_get("own_keys_only")?,
         })
     }
 }
@@ -115,7 +128,8 @@ pub(super) async fn insert(
 ) -> Result<Rollout, sqlx::Error> {
     let target = &rollout.target;
     let (users, printers) = (texts(target.user_ids.as_ref()), texts(target.printer_ids.as_ref()));
-    let channels = texts(target.channels.as_ref());
+    let (channels, platforms, owners) =
+        (texts(target.channels.as_ref()), texts(target.platforms.as_ref()), texts(target.owners.as_ref()));
     let row = sqlx::query!(
         "insert into update_rollouts (id, firmware_version_id, firmware_version, channel, target_all, target_user_ids, target_printer_ids, \
          target_channels, min_version, min_version_key, max_version, max_version_key, rollout_type, rollout_percentage, scheduled_for, \
@@ -152,7 +166,8 @@ pub(super) async fn insert(
     let row = row.fetch_one(&mut *conn).await?;
     sqlx::query!(
         "update update_rollouts set allow_downgrade = $2, template = $3, steps = $4, abort_on = $5, confirm_within = $6, stuck_after = $7, \
-         max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14, windows = $15 \
+         max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14, windows = $15, \
+         target_platforms = $16, target_owners = $17, reach_users = $18, reach_channels = $19, reach_platforms = $20, created_by = $21, own_keys_only = $22 \
          where id = $1",
         rollout.id.0,
         rollout.allow_downgrade,
@@ -169,20 +184,33 @@ pub(super) async fn insert(
         rollout.rolls_back.map(|rollout| rollout.0),
         rollout.detail,
         to_json(rollout.windows.as_ref()),
+        platforms.as_deref(),
+        owners.as_deref(),
+        rollout.reach.user_ids.as_deref(),
+        rollout.reach.channels.as_deref(),
+        rollout.reach.platforms.as_deref(),
+        rollout.created_by.as_deref(),
+        rollout.own_keys_only,
     )
     .execute(conn)
     .await?;
     Ok(Rollout { number: row.number, epoch: row.epoch, revision: row.revision, ..rollout })
 }
 
-/// The rollout that a path names, locked against change when `lock` says so.
-pub async fn find(conn: &mut PgConnection, handle: Handle, lock: bool) -> Result<Rollout, Error> {
+/// The rollout that a path names, if it reaches no further than this scope; locked against change when `lock` says so.
+pub async fn find(
+    conn: &mut PgConnection,
+    scope: &Scope,
+    handle: Handle,
+    lock: bool,
+) -> Result<Rollout, Error> {
     let mut query =
         QueryBuilder::new(format!("select {COLUMNS} from update_rollouts r where r.deleted_at is null and "));
     match handle {
         Handle::Id(id) => query.push("r.id = ").push_bind(id),
         Handle::Number(number) => query.push("r.number = ").push_bind(number),
     };
+    scope.push_within(&mut query, REACH);
     if lock {
         // Not the strongest lock: settling an update refers to the row while it holds the printer's.
         query.push(" for no key update");
@@ -240,10 +268,12 @@ pub(super) async fn hide(conn: &mut PgConnection, rollout: RolloutId, now: Time)
 /// One page, the cursor of the next, and the count of all.
 pub(super) async fn list(
     conn: &mut PgConnection,
+    scope: &Scope,
     status: Option<Status>,
     page: &Page,
 ) -> Result<(Vec<Rollout>, Option<String>, i64), sqlx::Error> {
     let filter = |query: &mut QueryBuilder<Postgres>| {
+        scope.push_within(query, REACH);
         if let Some(status) = status {
             query.push(" and r.status = ").push_bind(status.as_str());
         }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::view;
+use crate::auth::Caller;
 use crate::http::problem::{Common, Problem};
 use crate::http::{Body, Json, Params, Segment};
 use crate::ids::Handle;
@@ -36,11 +37,12 @@ pub fn routes() -> OpenApiRouter<AppState> {
         (status = 409, description = "It has no next step, or is not active", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_advance(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     params: Params,
 ) -> Result<Json<RolloutView>, Problem> {
     params.finish()?;
-    let rollout = advance(&app.pool, handle, app.clock.now()).await?;
+    let rollout = advance(&app.pool, &caller, handle, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, step = rollout.step + 1, "an operator took the next step");
@@ -55,11 +57,12 @@ async fn post_advance(
         (status = 409, description = "It waits for nobody", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_approve(
     app: State<AppState>,
+    caller: Caller,
     handle: Segment<Handle>,
     params: Params,
     body: Body<ApprovalBody>,
 ) -> Result<Json<RolloutView>, Problem> {
-    decide(app, handle, params, body, true).await
+    decide(app, caller, handle, params, body, true).await
 }
 
 /// Deny a rollout that waits for a second person. That is final.
@@ -70,15 +73,17 @@ async fn post_approve(
         (status = 409, description = "It waits for nobody", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_deny(
     app: State<AppState>,
+    caller: Caller,
     handle: Segment<Handle>,
     params: Params,
     body: Body<ApprovalBody>,
 ) -> Result<Json<RolloutView>, Problem> {
-    decide(app, handle, params, body, false).await
+    decide(app, caller, handle, params, body, false).await
 }
 
 async fn decide(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     params: Params,
     Body(body): Body<ApprovalBody>,
@@ -88,7 +93,7 @@ async fn decide(
     if body.comment.as_ref().is_some_and(|comment| comment.chars().count() > 1000) {
         return Err(Problem::field("comment", "must have at most 1000 characters"));
     }
-    let rollout = approve(&app.pool, handle, agreed, body.comment, app.clock.now()).await?;
+    let rollout = approve(&app.pool, &caller, handle, agreed, body.comment, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, agreed, "a second person decided about a rollout");
@@ -103,11 +108,12 @@ async fn decide(
         (status = 409, description = "It was cancelled", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_retry(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     params: Params,
 ) -> Result<Json<RetryView>, Problem> {
     params.finish()?;
-    let (rollout, retried) = retry_failed(&app.pool, handle).await?;
+    let (rollout, retried) = retry_failed(&app.pool, &caller, handle).await?;
     app.steward.moved(rollout.id);
     tracing::info!(rollout = rollout.number, retried, "failures were forgiven");
     Ok(Json(RetryView { retried, rollout: view(&app, rollout).await? }))
@@ -123,6 +129,7 @@ async fn post_retry(
         (status = 409, description = "It was rolled back already", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_rollback(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     params: Params,
     Body(body): Body<RollbackBody>,
@@ -131,7 +138,7 @@ async fn post_rollback(
     let mut errors = Errors::default();
     let to = body.to_version.as_deref().and_then(|text| errors.parse("to_version", text));
     errors.finish()?;
-    let (rollout, back) = undo(&app.pool, handle, to, app.clock.now()).await?;
+    let (rollout, back) = undo(&app.pool, &caller, handle, to, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     app.engine.everywhere(&rollout).await?;
     tracing::warn!(rollout = rollout.number, "an operator rolled a rollout back");
@@ -154,6 +161,7 @@ async fn post_rollback(
         (status = 409, description = "It runs that version, a newer one, or has an open update", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post_update(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(named): Segment<Named>,
     params: Params,
     Body(body): Body<ForceBody>,
@@ -163,10 +171,10 @@ async fn post_update(
     let version = errors.parse("firmware_version", &body.firmware_version);
     let channel = body.channel.as_deref().and_then(|text| errors.parse("channel", text));
     errors.finish()?;
-    let printer = printers::by_name(&mut *app.pool.acquire().await?, &named).await?;
+    let printer = printers::by_name(&mut *app.pool.acquire().await?, &caller.scope, &named).await?;
     let wanted =
         Force { version: version.unwrap_or_default(), channel, allow_downgrade: body.allow_downgrade };
-    let update = force(&app.pool, printer, wanted, app.clock.now()).await?;
+    let update = force(&app.pool, &caller, printer, wanted, app.clock.now()).await?;
     tracing::info!(%printer, version = %body.firmware_version, "an update was forced");
     let location = format!("/api/printers/{printer}/updates");
     let location = HeaderValue::from_str(&location).map_err(Problem::internal)?;

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use crate::auth::Caller;
 use crate::http::problem::{Common, Problem};
 use crate::http::{Json, Params, Segment};
 use crate::ids::Handle;
@@ -22,14 +23,15 @@ pub fn routes() -> OpenApiRouter<AppState> {
         (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn of_printer(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(named): Segment<Named>,
     params: Params,
 ) -> Result<Json<PrinterExplanation>, Problem> {
     params.finish()?;
     let mut tx = app.pool.begin().await?;
     snapshot(&mut tx).await?;
-    let printer = printers::by_name(&mut tx, &named).await?;
-    Ok(Json(explain(&mut tx, printer, app.attempts.backoff, app.clock.now()).await?))
+    let printer = printers::by_name(&mut tx, &caller.scope, &named).await?;
+    Ok(Json(explain(&mut tx, &caller.scope, printer, app.attempts.backoff, app.clock.now()).await?))
 }
 
 /// Why a printer is or is not getting this rollout's firmware now.
@@ -40,6 +42,7 @@ async fn of_printer(
         (status = 404, description = "Rollout or printer not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn of_rollout(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     mut params: Params,
 ) -> Result<Json<Explanation>, Problem> {
@@ -49,6 +52,9 @@ async fn of_rollout(
         .ok_or_else(|| Problem::field("printer_id", "is missing; name the printer that you ask about"))?;
     let mut tx = app.pool.begin().await?;
     snapshot(&mut tx).await?;
-    let printer = printers::by_name(&mut tx, &named).await?;
-    Ok(Json(explain_rollout(&mut tx, handle, printer, app.attempts.backoff, app.clock.now()).await?))
+    let printer = printers::by_name(&mut tx, &caller.scope, &named).await?;
+    Ok(Json(
+        explain_rollout(&mut tx, &caller.scope, handle, printer, app.attempts.backoff, app.clock.now())
+            .await?,
+    ))
 }

@@ -14,6 +14,7 @@ use super::{
     Change, DryRun, Rollout, Status, Wanted, census, change, count, create, db, delete, dry_run, snapshot,
     steward,
 };
+use crate::auth::Caller;
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{Common, Problem};
@@ -41,6 +42,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         (status = 404, description = "Firmware version not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn post(
     State(app): State<AppState>,
+    caller: Caller,
     mut params: Params,
     Body(body): Body<CreateRollout>,
 ) -> Result<Response, Problem> {
@@ -48,9 +50,9 @@ async fn post(
     params.finish()?;
     let (wanted, now) = (Wanted::try_from(body)?, app.clock.now());
     if dry == Some(true) {
-        return Ok(Json(dry_run(&app.pool, wanted, app.attempts.max, now).await?).into_response());
+        return Ok(Json(dry_run(&app.pool, &caller, wanted, app.attempts.max, now).await?).into_response());
     }
-    let rollout = create(&app.pool, wanted, app.attempts.max, now).await?;
+    let rollout = create(&app.pool, &caller, wanted, app.attempts.max, now).await?;
     app.engine.changed(&rollout).await;
     tracing::info!(rollout = rollout.number, version = %rollout.version, status = %rollout.status, "rollout created");
     let location =
@@ -67,6 +69,7 @@ async fn post(
     responses((status = 200, description = "A page", body = RolloutList), Common))]
 async fn list(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
@@ -75,7 +78,7 @@ async fn list(
     params.finish()?;
     let mut tx = app.pool.begin().await?;
     snapshot(&mut tx).await?;
-    let (rollouts, next_cursor, total) = db::list(&mut tx, status, &page).await?;
+    let (rollouts, next_cursor, total) = db::list(&mut tx, &caller.scope, status, &page).await?;
     let mut counters = count(&mut tx, &rollouts).await?;
     let with_counters = |rollout: Rollout| {
         let counters = counters.remove(&rollout.id).unwrap_or_default();
@@ -96,6 +99,7 @@ async fn list(
         (status = 404, description = "Rollout not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn get_rollout(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     headers: HeaderMap,
     mut params: Params,
@@ -105,11 +109,12 @@ async fn get_rollout(
     params.finish()?;
     let mut tx = app.pool.begin().await?;
     snapshot(&mut tx).await?;
-    let rollout = db::find(&mut tx, handle, false).await?;
+    let rollout = db::find(&mut tx, &caller.scope, handle, false).await?;
     let (id, revision) = (rollout.id, rollout.revision);
     let counters = count(&mut tx, std::slice::from_ref(&rollout)).await?.remove(&id).unwrap_or_default();
     let total = census::targets(&mut tx, id, status).await?;
-    let (targets, next_cursor, targets_total) = updates::targets(&mut tx, id, status, &page, total).await?;
+    let (targets, next_cursor, targets_total) =
+        updates::targets(&mut tx, &caller.scope, id, status, &page, total).await?;
     let waiting_for = steward::waiting_for(&mut tx, &rollout, app.clock.now()).await?;
     let rollout = RolloutView::new(rollout, counters);
     let link = page.link(next_cursor.as_deref());
@@ -129,6 +134,7 @@ async fn get_rollout(
         (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
 async fn patch(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     headers: HeaderMap,
     params: Params,
@@ -136,7 +142,7 @@ async fn patch(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let wanted = Change { if_revision: cache::if_match(&headers)?, ..Change::try_from(body)? };
-    let rollout = change(&app.pool, handle, wanted, app.clock.now()).await?;
+    let rollout = change(&app.pool, &caller, handle, wanted, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, status = %rollout.status, percentage = rollout.percentage, "rollout changed");
@@ -151,11 +157,12 @@ async fn patch(
         (status = 409, description = "It has open updates", body = Problem, content_type = "application/problem+json"), Common))]
 async fn delete_rollout(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(handle): Segment<Handle>,
     params: Params,
 ) -> Result<StatusCode, Problem> {
     params.finish()?;
-    let rollout = delete(&app.pool, handle, app.clock.now()).await?;
+    let rollout = delete(&app.pool, &caller, handle, app.clock.now()).await?;
     app.engine.changed(&rollout).await;
     app.engine.everywhere(&rollout).await?;
     tracing::info!(rollout = rollout.number, "rollout deleted");

@@ -25,6 +25,8 @@ pub struct TargetBody {
     printer_ids: Option<Vec<String>>,
     /// Only printers that follow one of these channels.
     channels: Option<Vec<String>>,
+    /// Only printers of these platforms.
+    platforms: Option<Vec<String>>,
     /// Only printers that run this version or a higher one.
     min_version: Option<String>,
     /// Only printers that run this version or a lower one.
@@ -90,6 +92,9 @@ pub struct CreateRollout {
     /// Maintenance windows: offers are made while one is open, in the printer's time zone when that is known.
     #[schema(value_type = Option<Windows>)]
     windows: Option<WindowsBody>,
+    /// Whether steps and the abort rule count only printers with a key of their own; what others say weighs nothing then.
+    #[serde(default)]
+    own_keys_only: bool,
 }
 
 /// A rate: so many offers a minute, or one that grows.
@@ -239,6 +244,8 @@ impl TryFrom<CreateRollout> for Wanted {
             user_ids: errors.list("target.user_ids", body.target.user_ids),
             printer_ids: errors.list("target.printer_ids", body.target.printer_ids),
             channels: errors.list("target.channels", body.target.channels),
+            platforms: errors.list("target.platforms", body.target.platforms),
+            owners: None,
             min_version: body
                 .target
                 .min_version
@@ -302,6 +309,7 @@ impl TryFrom<CreateRollout> for Wanted {
                 on_end,
                 requires_approval: body.requires_approval,
                 windows,
+                own_keys_only: body.own_keys_only,
             }),
             _ => Err(Error::Invalid(errors.0)),
         }

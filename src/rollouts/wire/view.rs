@@ -13,7 +13,7 @@ use crate::rollouts::{Counters, Rollout, RolloutType, Status, StatusReason};
 use crate::updates::UpdateView;
 use crate::version::Version;
 use crate::windows::Windows;
-use crate::words::Channel;
+use crate::words::{Channel, Platform};
 
 /// A rollout as REST shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +28,8 @@ use crate::words::Channel;
     "steps": null, "step": null, "step_started_at": null, "abort_on": {"failure_rate": 10, "min_sample": 20, "action": "pause"},
     "confirm_within": "10m", "stuck_after": null, "max_in_flight": 50, "rate_per_minute": null, "ends_at": null, "on_end": "stop",
     "status_reason": null, "status_detail": null, "approval": "not_required", "approval_comment": null, "approval_at": null,
-    "rolls_back": null, "windows": null
+    "rolls_back": null, "windows": null, "created_by": "key 77aa01f2c3d4", "target_platforms": null, "target_owners": null,
+    "own_keys_only": false
 }))]
 pub struct RolloutView {
     id: Uuid,
@@ -44,6 +45,10 @@ pub struct RolloutView {
     #[schema(value_type = Option<Vec<String>>)]
     target_printer_ids: Option<Vec<PrinterId>>,
     target_channels: Option<Vec<Channel>>,
+    target_platforms: Option<Vec<Platform>>,
+    /// Narrows the target to printers of these users, whoever the lists name: the scope of the key that made it.
+    #[schema(value_type = Option<Vec<String>>)]
+    target_owners: Option<Vec<UserId>>,
     #[schema(value_type = Option<String>)]
     min_version: Option<Version>,
     #[schema(value_type = Option<String>)]
@@ -98,6 +103,10 @@ pub struct RolloutView {
     /// The rollout that this one undoes.
     rolls_back: Option<Uuid>,
     windows: Option<Windows>,
+    /// Whether its thresholds count only printers with a key of their own.
+    own_keys_only: bool,
+    /// Who made it, as in a key's `created_by`; `server` when it undoes another; null when that is not known.
+    created_by: Option<String>,
 }
 
 /// A rollout with the printers that it has an update for.
@@ -145,6 +154,10 @@ impl RolloutView {
             target_user_ids: target.user_ids,
             target_printer_ids: target.printer_ids,
             target_channels: target.channels,
+            target_platforms: target.platforms,
+            target_owners: target.owners,
+            created_by: rollout.created_by,
+            own_keys_only: rollout.own_keys_only,
             min_version: target.min_version,
             max_version: target.max_version,
             rollout_type: rollout.rollout_type,

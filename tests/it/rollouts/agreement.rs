@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use paperminder_ota::auth::Scope;
 use paperminder_ota::ids::{Handle, PrinterRef};
 use paperminder_ota::printers::{self, Arrival, Subscription};
 use paperminder_ota::rollouts::{
@@ -89,12 +90,13 @@ async fn deciding_and_counting_agree_about_every_printer(pool: PgPool) {
             channel,
             downloads: printers::Downloads::default(),
             time_zone: None,
+            credential: None,
         };
         let now = Clock::system().now();
         all.push(
             printers::subscribe(
                 &mut conn,
-                &[Arrival { said, connection: None, ip: [127, 0, 0, 1].into() }],
+                &[Arrival { said, connection: None, ip: [127, 0, 0, 1].into(), shared_key: false }],
                 ReplicaId::generate(),
                 now,
             )
@@ -167,7 +169,7 @@ async fn create(server: &Server, target: &Target, channel: Option<Channel>) -> R
         .await
         .unwrap();
     let mut conn = server.pool.acquire().await.unwrap();
-    find(&mut conn, Handle::Id(id), false).await.unwrap()
+    find(&mut conn, Scope::ALL, Handle::Id(id), false).await.unwrap()
 }
 
 /// Rows have ids of their own.

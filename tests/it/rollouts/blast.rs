@@ -52,7 +52,7 @@ struct Fleet {
 }
 
 fn arrives(index: usize, version: &str) -> Arrival {
-    Arrival { said: says(index, version), connection: None, ip: [127, 0, 0, 1].into() }
+    Arrival { said: says(index, version), connection: None, ip: [127, 0, 0, 1].into(), shared_key: false }
 }
 
 fn says(index: usize, version: &str) -> Subscription {
@@ -66,6 +66,7 @@ fn says(index: usize, version: &str) -> Subscription {
         channel: Default::default(),
         downloads: Downloads::default(),
         time_zone: None,
+        credential: None,
     }
 }
 
@@ -137,6 +138,7 @@ impl Fleet {
                 previous: None,
                 downloads: said.downloads,
                 time_zone: None,
+                shared_key: false,
             };
             self.hold(index, connections[index], Known::new(facts, Remembered::default()));
         }

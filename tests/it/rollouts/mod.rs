@@ -43,7 +43,7 @@ async fn clocked(pool: PgPool, settings: &[(&str, &str)]) -> (Server, Clock) {
 }
 
 /// A fleet that is connected and subscribed.
-async fn fleet(server: &Server, printers: u64) -> Fleet {
+pub async fn fleet(server: &Server, printers: u64) -> Fleet {
     let fleet = Fleet::start(FleetOptions::of(printers, |i| {
         if i % 2 == 0 { server.printer(i) } else { server.device(i) }
     }))

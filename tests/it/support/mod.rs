@@ -129,6 +129,13 @@ impl Server {
         Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }
     }
 
+    /// From now on every request shows this key, unless it shows another.
+    pub fn as_key(&mut self, key: &str) {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        self.client = reqwest::Client::builder().default_headers(headers).build().unwrap();
+    }
+
     /// `http://host:port`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.address)
@@ -280,6 +287,7 @@ pub fn config(pool: &PgPool, endpoint: &str, settings: &[(&str, &str)]) -> Confi
             "AWS_ENDPOINT_URL_S3" => Some(endpoint.to_owned()),
             "LISTEN_ADDR" | "INTERNAL_ADDR" => Some("127.0.0.1:0".into()),
             "AUTH" => Some("off".into()),
+            "PRINTER_AUTH" => Some("open".into()),
             "DRAIN_SECONDS" => Some("0".into()),
             "GC_EVERY_SECONDS" => Some("0".into()),
             "RETRY_BACKOFF_SECONDS" => Some("0".into()),

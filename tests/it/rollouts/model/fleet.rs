@@ -36,7 +36,9 @@ impl Socket {
         match take(&mut session, device, &device.subscription()).await {
             Next::Subscribed(queue, _) => Some(Self { app: app.clone(), session, queue }),
             Next::Outdated => None,
-            Next::GoOn | Next::Say(_) | Next::Stop => panic!("a subscribe message was not taken"),
+            Next::GoOn | Next::Say(_) | Next::Stop | Next::Refused => {
+                panic!("a subscribe message was not taken")
+            }
         }
     }
 
@@ -139,7 +141,7 @@ impl Device {
         match next {
             Next::Outdated => socket.end(false).await,
             Next::GoOn | Next::Say(_) | Next::Subscribed(..) => self.sockets.insert(index, socket),
-            Next::Stop => panic!("the database refused what a printer said: {text}"),
+            Next::Stop | Next::Refused => panic!("the server refused what a printer said: {text}"),
         }
     }
 

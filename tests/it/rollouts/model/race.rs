@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use paperminder_ota::app;
+use paperminder_ota::auth::Caller;
 use paperminder_ota::clock::Clock;
 use paperminder_ota::firmware::{self, Amendment, Selector};
 use paperminder_ota::ids::{Handle, PrinterRef, UpdateId};
@@ -172,7 +173,7 @@ async fn create(app: &AppState, chance: &mut Chance, limited: bool) {
         (spec.allow_downgrade, spec.abort_on, spec.ends_in) = (true, None, None);
     }
     let now = app.clock.now();
-    if let Ok(rollout) = rollouts::create(&app.pool, spec.wanted(now), 3, now).await {
+    if let Ok(rollout) = rollouts::create(&app.pool, &Caller::admin("test"), spec.wanted(now), 3, now).await {
         app.engine.changed(&rollout).await;
     }
 }
@@ -256,8 +257,15 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
             continue;
         };
         let (handle, now) = (Handle::Number(number), app.clock.now());
+        let tester = Caller::admin("test");
         let change = |status, percentage| {
-            rollouts::change(&app.pool, handle, Change { status, percentage, if_revision: None }, now)
+            rollouts::change(
+                &app.pool,
+                &tester,
+                handle,
+                Change { status, percentage, if_revision: None },
+                now,
+            )
         };
         match chance.of(0..16u8) {
             0..2 => note(&apps, &closed, change(Some(Status::Paused), None).await).await,
@@ -266,8 +274,8 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
                 note(&apps, &closed, change(Some(Status::Active), None).await).await;
             }
             7 => note(&apps, &closed, change(None, Some(chance.of(0..=100u8))).await).await,
-            8 => drop(rollouts::retry_failed(&app.pool, handle).await),
-            9 => drop(rollouts::advance(&app.pool, handle, now).await),
+            8 => drop(rollouts::retry_failed(&app.pool, &Caller::admin("test"), handle).await),
+            9 => drop(rollouts::advance(&app.pool, &Caller::admin("test"), handle, now).await),
             10 => {
                 let any = sqlx::query_scalar("select id from printers order by random() limit 1");
                 let Some(printer) = any.fetch_optional(&app.pool).await.unwrap().map(PrinterRef) else {
@@ -276,6 +284,7 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
                 let version = version(VERSIONS[chance.of(0..VERSIONS.len())]);
                 let _ = rollouts::force(
                     &app.pool,
+                    &Caller::admin("test"),
                     printer,
                     Force { version, channel: None, allow_downgrade: true },
                     now,
@@ -291,7 +300,7 @@ async fn operator(apps: Vec<AppState>, closed: Closed, ends: Instant) {
                 let (at, channel, platform, ..) = RELEASES[chance.of(0..RELEASES.len())];
                 let by = Selector { version: version(at), channel: Some(channel), platform };
                 let wanted = Amendment { deprecated: Some(chance.of(0..3u8) == 0), ..Amendment::default() };
-                firmware::amend(&app.pool, &by, wanted, now).await.unwrap();
+                firmware::amend(&app.pool, &Caller::admin("test"), &by, wanted, now).await.unwrap();
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use paperminder_ota::auth::Scope;
 use paperminder_ota::clock::Time;
 use paperminder_ota::ids::{Handle, RolloutId};
 use paperminder_ota::rollouts::{Counters, Rollout, count, find, snapshot};
@@ -133,7 +134,8 @@ impl Rows {
         for row in all.fetch_all(&mut *tx).await.unwrap() {
             states.insert(row.get("id"), (row.get("status"), row.get("epoch")));
             if !row.get::<bool, _>("deleted") {
-                rollouts.push(find(&mut tx, Handle::Number(row.get("number")), false).await.unwrap());
+                rollouts
+                    .push(find(&mut tx, Scope::ALL, Handle::Number(row.get("number")), false).await.unwrap());
             }
         }
         let counters = count(&mut tx, &rollouts).await.unwrap();

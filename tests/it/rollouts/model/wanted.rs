@@ -55,6 +55,7 @@ impl RolloutSpec {
             _ => None,
         };
         Wanted {
+            own_keys_only: false,
             version: version(self.version),
             channel: self.channel,
             target: self.target.target(),

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use paperminder_ota::app;
+use paperminder_ota::auth::Caller;
 use paperminder_ota::clock::Clock;
 use paperminder_ota::config::Config;
 use paperminder_ota::firmware::{self, Amendment, Selector};
@@ -240,7 +241,10 @@ impl World {
     async fn status(&mut self, at: usize, nth: u8, status: Option<Status>, percentage: Option<u8>) {
         let Some(rollout) = self.nth(nth) else { return };
         let wanted = Change { status, percentage, if_revision: None };
-        if let Ok(rollout) = rollouts::change(&self.pool, handle(&rollout), wanted, self.clock.now()).await {
+        if let Ok(rollout) =
+            rollouts::change(&self.pool, &Caller::admin("test"), handle(&rollout), wanted, self.clock.now())
+                .await
+        {
             self.changed(at, &rollout).await;
         }
     }
@@ -274,7 +278,8 @@ impl World {
             Operation::Percentage(at, nth, to) => self.status(*at, *nth, None, Some(*to)).await,
             Operation::Advance(at, nth) => {
                 if let Some(rollout) = self.nth(*nth)
-                    && let Ok(rollout) = rollouts::advance(&self.pool, handle(&rollout), now).await
+                    && let Ok(rollout) =
+                        rollouts::advance(&self.pool, &Caller::admin("test"), handle(&rollout), now).await
                 {
                     self.changed(*at, &rollout).await;
                 }
@@ -282,8 +287,14 @@ impl World {
             Operation::Retry(at, nth) => self.retry(*at, *nth).await?,
             Operation::Undo(at, nth, to) => {
                 if let Some(rollout) = self.nth(*nth)
-                    && let Ok((rollout, back)) =
-                        rollouts::undo(&self.pool, handle(&rollout), to.map(version), now).await
+                    && let Ok((rollout, back)) = rollouts::undo(
+                        &self.pool,
+                        &Caller::admin("test"),
+                        handle(&rollout),
+                        to.map(version),
+                        now,
+                    )
+                    .await
                 {
                     self.changed(*at, &rollout).await;
                     for back in back {
@@ -293,7 +304,8 @@ impl World {
             }
             Operation::Delete(at, nth) => {
                 if let Some(rollout) = self.nth(*nth)
-                    && let Ok(rollout) = rollouts::delete(&self.pool, handle(&rollout), now).await
+                    && let Ok(rollout) =
+                        rollouts::delete(&self.pool, &Caller::admin("test"), handle(&rollout), now).await
                 {
                     self.changed(*at, &rollout).await;
                 }
@@ -303,14 +315,16 @@ impl World {
                 if let Some(row) = self.rows.printers.iter().find(|row| row.printer_id == *id) {
                     let wanted =
                         Force { version: version(to), channel: None, allow_downgrade: *allow_downgrade };
-                    let _ = rollouts::force(&self.pool, PrinterRef(row.id), wanted, now).await;
+                    let _ =
+                        rollouts::force(&self.pool, &Caller::admin("test"), PrinterRef(row.id), wanted, now)
+                            .await;
                 }
             }
             Operation::Amend(release, deprecated) => {
                 let (at, channel, platform, ..) = RELEASES[*release];
                 let by = Selector { version: version(at), channel: Some(channel), platform };
                 let wanted = Amendment { deprecated: Some(*deprecated), ..Amendment::default() };
-                firmware::amend(&self.pool, &by, wanted, now).await.unwrap();
+                firmware::amend(&self.pool, &Caller::admin("test"), &by, wanted, now).await.unwrap();
                 self.hear().await;
                 self.turn(0, Turn::Heard).await;
                 self.turn(1, Turn::Heard).await;
@@ -374,7 +388,8 @@ impl World {
     async fn create(&mut self, at: usize, spec: &RolloutSpec) {
         let wanted = spec.wanted(self.clock.now());
         if self.rows.rollouts.len() < ROLLOUTS
-            && let Ok(rollout) = rollouts::create(&self.pool, wanted, 3, self.clock.now()).await
+            && let Ok(rollout) =
+                rollouts::create(&self.pool, &Caller::admin("test"), wanted, 3, self.clock.now()).await
         {
             self.replicas[at].app.engine.changed(&rollout).await;
             self.replicas[at].work.scan = true;
@@ -389,7 +404,9 @@ impl World {
             update.status == "failed" && update.tries.unsigned_abs() >= rollout.max_attempts
         };
         let used_up: Vec<_> = lasts.filter(used_up).map(|update| update.id).collect();
-        if let Ok((rollout, forgiven)) = rollouts::retry_failed(&self.pool, handle(&rollout)).await {
+        if let Ok((rollout, forgiven)) =
+            rollouts::retry_failed(&self.pool, &Caller::admin("test"), handle(&rollout)).await
+        {
             check::ensure!(forgiven == used_up.len() as u64, "{forgiven} forgiven instead of {used_up:?}");
             self.memory.forgiven.extend(used_up);
             self.replicas[at].app.steward.moved(rollout.id);

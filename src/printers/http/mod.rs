@@ -1,5 +1,7 @@
 //! REST of printers.
 
+mod keys;
+
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -9,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::db::{self, Query};
-use super::owners::{self, Known};
-use super::{Error, Named, Owner, Printer};
+use crate::auth::Caller;
 use crate::http::export::{self, Format};
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, FieldError, Problem};
 use crate::http::{Body, Params, Segment, cache};
 use crate::ids::UserId;
+use crate::printers::db::{self, Query};
+use crate::printers::owners::{self, Known};
+use crate::printers::{Error, Named, Owner, Printer, by_name};
 use crate::state::AppState;
 use crate::windows::{BadZone, Windows, WindowsBody};
 use crate::words::{Channel, Platform};
@@ -29,6 +32,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(export))
         .routes(routes!(get_printer))
         .routes(routes!(get_user, put_user, delete_user))
+        .merge(keys::routes())
 }
 
 /// A page of printers.
@@ -53,14 +57,16 @@ impl From<Error> for Problem {
                 &problem::PRECONDITION,
                 format!("Somebody changed it in the meantime: {error}; GET it again and decide again."),
             ),
+            Error::NoKey(_) => keys::no_key(&error),
             Error::Database(error) => error.into(),
         }
     }
 }
 
 /// The filters of a list.
-fn read(params: &mut Params) -> Query {
+fn read(params: &mut Params, caller: &Caller) -> Query {
     Query {
+        scope: caller.scope.clone(),
         user_id: params.get::<crate::ids::UserId>("user_id").map(|user| user.to_string()),
         online: params.get("online"),
         firmware_version: params
@@ -82,10 +88,11 @@ fn read(params: &mut Params) -> Query {
     responses((status = 200, description = "A page", body = PrinterList), Common))]
 async fn list(
     State(app): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let by = read(&mut params);
+    let by = read(&mut params, &caller);
     let page = Page::read(&mut params, "printers", db::SORTS, false);
     params.finish()?;
     let (printers, next_cursor, total) = db::list(&mut *app.pool.acquire().await?, &by, &page).await?;
@@ -103,8 +110,12 @@ async fn list(
         ("channel" = Option<Channel>, Query, description = "the channel that the printer follows"), ("platform" = Option<Platform>, Query),
         ("auto_update" = Option<bool>, Query)),
     responses((status = 200, description = "The file", content((String = "text/csv"), (Printer = "application/x-ndjson"))), Common))]
-async fn export(State(app): State<AppState>, mut params: Params) -> Result<Response, Problem> {
-    let (by, format) = (read(&mut params), Format::read(&mut params));
+async fn export(
+    State(app): State<AppState>,
+    caller: Caller,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let (by, format) = (read(&mut params, &caller), Format::read(&mut params));
     params.finish()?;
     let mut query = export::cursor(&format!("select {} from {} where true", db::COLUMNS, db::FROM));
     db::filter(&mut query, &by);
@@ -119,13 +130,14 @@ async fn export(State(app): State<AppState>, mut params: Params) -> Result<Respo
         (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
 async fn get_printer(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(named): Segment<Named>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     params.finish()?;
     let mut conn = app.pool.acquire().await?;
-    let printer = super::by_name(&mut conn, &named).await?;
+    let printer = by_name(&mut conn, &caller.scope, &named).await?;
     cache::tagged(&headers, 0, &db::get(&mut conn, printer).await?)
 }
 
@@ -185,20 +197,33 @@ impl TryFrom<PutUser> for Owner {
     }
 }
 
+/// Users that a scope does not name look like none: what is said of them is not ours to tell.
+fn known<'a>(caller: &Caller, user: &'a UserId) -> Result<&'a UserId, Problem> {
+    match caller.scope.has_user(user) {
+        true => Ok(user),
+        false => Err(Problem::new(
+            &problem::USER_NOT_FOUND,
+            format!("User not found: {user} is not among those that the key is for; GET /api/me lists them."),
+        )),
+    }
+}
+
 /// An owner of printers: time zone and maintenance windows.
 ///
 /// Whoever nothing was said of has the defaults, so no user is unknown.
 #[utoipa::path(get, path = "/api/users/{user_id}", operation_id = "getUser", tag = "printers",
     params(("user_id" = String, Path)),
-    responses((status = 200, description = "The user", body = User), Common))]
+    responses((status = 200, description = "The user", body = User),
+        (status = 404, description = "The key is for other users only", body = Problem, content_type = "application/problem+json"), Common))]
 async fn get_user(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(user): Segment<UserId>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, Problem> {
     params.finish()?;
-    let known = owners::get(&mut *app.pool.acquire().await?, &user).await?;
+    let known = owners::get(&mut *app.pool.acquire().await?, known(&caller, &user)?).await?;
     cache::tagged(&headers, known.revision, &User::new(&user, known))
 }
 
@@ -207,9 +232,11 @@ async fn get_user(
     params(("user_id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")),
     request_body = PutUser,
     responses((status = 200, description = "The user after the change", body = User),
+        (status = 404, description = "The key is for other users only", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
 async fn put_user(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(user): Segment<UserId>,
     headers: HeaderMap,
     params: Params,
@@ -217,7 +244,9 @@ async fn put_user(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let (owner, revision) = (Owner::try_from(body)?, cache::if_match(&headers)?);
-    let known = owners::set(&app.pool, &user, Some(owner), revision, app.clock.now()).await?;
+    let known =
+        owners::set(&app.pool, &caller, known(&caller, &user)?, Some(owner), revision, app.clock.now())
+            .await?;
     tracing::info!(%user, "owner changed");
     cache::tagged(&HeaderMap::new(), known.revision, &User::new(&user, known))
 }
@@ -226,15 +255,25 @@ async fn put_user(
 #[utoipa::path(delete, path = "/api/users/{user_id}", operation_id = "deleteUser", tag = "printers",
     params(("user_id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")),
     responses((status = 204, description = "Nothing is known of the user any more"),
+        (status = 404, description = "The key is for other users only", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "Somebody changed it in the meantime", body = Problem, content_type = "application/problem+json"), Common))]
 async fn delete_user(
     State(app): State<AppState>,
+    caller: Caller,
     Segment(user): Segment<UserId>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<StatusCode, Problem> {
     params.finish()?;
-    owners::set(&app.pool, &user, None, cache::if_match(&headers)?, app.clock.now()).await?;
+    owners::set(
+        &app.pool,
+        &caller,
+        known(&caller, &user)?,
+        None,
+        cache::if_match(&headers)?,
+        app.clock.now(),
+    )
+    .await?;
     tracing::info!(%user, "owner forgotten");
     Ok(StatusCode::NO_CONTENT)
 }
