@@ -40,6 +40,9 @@ enum Command {
         /// Only tell whether migrations are missing: exit code 1 when some are
         #[arg(long)]
         check: bool,
+        /// Then let this role do what `serve` needs, and nothing else; the role must exist
+        #[arg(long, value_name = "ROLE", conflicts_with = "check")]
+        grant_to: Option<String>,
     },
     /// Remove what no release names from the bucket: objects and open multipart uploads of uploads that broke off
     ///
@@ -100,7 +103,7 @@ fn settings() -> String {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { migrate } => serve::serve(migrate),
-        Command::Migrate { check } => serve::migrate(check),
+        Command::Migrate { check, grant_to } => serve::migrate(check, grant_to.as_deref()),
         Command::Gc(args) => gc::gc(&args),
         Command::Key(what) => key::key(&what),
         Command::Audit(what) => audit::audit(&what),

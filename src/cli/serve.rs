@@ -30,12 +30,16 @@ pub fn serve(migrate: bool) -> Result<ExitCode, Fatal> {
     code
 }
 
-/// Applies missing migrations, or tells how many there are.
-pub fn migrate(check: bool) -> Result<ExitCode, Fatal> {
+/// Applies missing migrations and gives a role its rights, or tells how many there are.
+pub fn migrate(check: bool, grant_to: Option<&str>) -> Result<ExitCode, Fatal> {
     let url = Config::database_from_env()?;
     runtime()?.block_on(async {
         if !check {
             println!("{} migrations applied", apply(&url).await?);
+            if let Some(role) = grant_to {
+                db::grant(&mut *connect(&url).await?.acquire().await?, role).await?;
+                println!("the role {role} may do what `serve` needs");
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let missing = db::pending(&connect(&url).await?).await?;

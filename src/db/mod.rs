@@ -1,6 +1,7 @@
 //! The pool, the migrations, and what kind of trouble a database error is.
 
 pub mod batch;
+mod grants;
 mod migrate;
 
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub use grants::{GrantError, grant};
 pub use migrate::{MIGRATOR, MigrationError, migrate, pending};
 
 /// Longest wait for a free connection; beyond it a request is answered 503.

@@ -130,7 +130,7 @@ async fn whatever_changes_something_leaves_an_entry_that_says_who(pool: PgPool) 
         .await
         .expect(200);
     assert_eq!(entries(&server).await.len(), before);
-    let head = verify(&mut *pool.acquire().await.unwrap(), None).await.unwrap().unwrap();
+    let head = verify(&mut pool.acquire().await.unwrap(), None).await.unwrap().unwrap();
     assert_eq!(head.number, before as i64);
     server.stop().await;
 }
@@ -192,7 +192,7 @@ async fn changes_at_once_make_one_chain(pool: PgPool) {
         server.post("/api/keys", &body).await.expect(201);
     };
     futures_util::future::join_all((0..60).map(make)).await;
-    let head = verify(&mut *pool.acquire().await.unwrap(), None).await.unwrap().unwrap();
+    let head = verify(&mut pool.acquire().await.unwrap(), None).await.unwrap().unwrap();
     assert_eq!(head.number, 60);
     server.stop().await;
 }

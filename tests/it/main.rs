@@ -15,6 +15,7 @@ mod firmware;
 mod floors;
 mod guide;
 mod keys;
+mod least_privilege;
 mod line;
 mod markdown;
 mod owners;

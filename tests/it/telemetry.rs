@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 
 use crate::support::SOON;
-use crate::support::process::{ServeProcess, database_url};
+use crate::support::process::{ServeProcess, server_url};
 
 #[sqlx::test]
 async fn a_request_becomes_a_span_of_its_callers_trace_and_one_wide_line(pool: PgPool) {
@@ -28,7 +28,7 @@ async fn a_request_becomes_a_span_of_its_callers_trace_and_one_wide_line(pool: P
 
     let folder = tempfile::tempdir().unwrap();
     let s3 = EmbeddedS3::start(folder.path(), ([127, 0, 0, 1], 0).into(), &["firmware"]).await.unwrap();
-    let database = database_url(&pool);
+    let database = server_url(&pool).await;
     let server = ServeProcess::start(&[
         ("DATABASE_URL", &database),
         ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),

@@ -21,7 +21,7 @@ use tokio::sync::{Barrier, Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::process::{ServeProcess, database_url};
+use crate::support::process::{ServeProcess, server_url};
 use crate::support::{embedded_s3, raw};
 
 const UPLOADS: usize = 100;
@@ -40,7 +40,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 
 async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
     ServeProcess::start(&[
-        ("DATABASE_URL", &database_url(pool)),
+        ("DATABASE_URL", &server_url(pool).await),
         ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),
         ("AWS_ACCESS_KEY_ID", s3.access_key()),
         ("AWS_SECRET_ACCESS_KEY", s3.secret_key().expose_secret()),

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::balancer::Balancer;
 use super::history::{Answer, Event, Fault, History, Micros, Sample, What};
 use super::{record, rules, story};
-use crate::support::process::{ServeProcess, database_url};
+use crate::support::process::{ServeProcess, server_url};
 use crate::support::{SOON, config, embedded_s3};
 
 /// Longest wait for a scenario to come to rest.
@@ -85,7 +85,7 @@ impl World {
 
     /// With as many replicas that run.
     pub async fn of(pool: &PgPool, replicas: usize, more: &[(&str, &str)]) -> Self {
-        let mut world = Self::new(database_url(pool), replicas).await;
+        let mut world = Self::new(server_url(pool).await, replicas).await;
         for replica in 0..replicas {
             world.start(replica, more).await;
         }

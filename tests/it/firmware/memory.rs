@@ -13,7 +13,7 @@ use sha2::Sha256;
 use sqlx::PgPool;
 
 use super::wait;
-use crate::support::process::{ServeProcess, database_url};
+use crate::support::process::{ServeProcess, server_url};
 use crate::support::{embedded_s3, objects_in, raw};
 
 const MIB: usize = 1 << 20;
@@ -48,7 +48,7 @@ async fn upload(server: &ServeProcess, version: &str, mebibytes: usize) -> Value
 
 async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
     ServeProcess::start(&[
-        ("DATABASE_URL", &database_url(pool)),
+        ("DATABASE_URL", &server_url(pool).await),
         ("AWS_ENDPOINT_URL_S3", &s3.endpoint()),
         ("AWS_ACCESS_KEY_ID", s3.access_key()),
         ("AWS_SECRET_ACCESS_KEY", s3.secret_key().expose_secret()),

@@ -124,7 +124,10 @@ impl Server {
         clock: Clock,
         settings: &[(&str, &str)],
     ) -> Self {
-        let config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
+        let mut config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
+        if settings.iter().all(|(name, _)| *name != "DATABASE_URL") {
+            config.database_url = process::server_url(&pool).await.into();
+        }
         let app = app::start(&config, clock.clone()).await.unwrap();
         Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }
     }

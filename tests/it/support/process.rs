@@ -165,7 +165,26 @@ fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     if line["message"] == "serving" { Some((address("address")?, address("internal")?)) } else { None }
 }
 
-/// `DATABASE_URL` of a test's database.
+/// The role that servers of tests run as.
+const ROLE: &str = "paperminder_server";
+
+/// `DATABASE_URL` of a test's database for a server, which may do there only what it needs.
+pub async fn server_url(pool: &PgPool) -> String {
+    let mut tx = pool.begin().await.unwrap();
+    // Roles belong to all databases, and tests run beside each other.
+    sqlx::query("select pg_advisory_xact_lock(7)").execute(&mut *tx).await.unwrap();
+    sqlx::query(
+        "do $$ begin create role paperminder_server login; exception when duplicate_object or unique_violation then null; end $$",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    paperminder_ota::db::grant(&mut tx, ROLE).await.unwrap();
+    tx.commit().await.unwrap();
+    pool.connect_options().as_ref().clone().username(ROLE).to_url_lossy().to_string()
+}
+
+/// `DATABASE_URL` of a test's database, for its owner.
 pub fn database_url(pool: &PgPool) -> String {
     pool.connect_options().to_url_lossy().to_string()
 }
