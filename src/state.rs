@@ -1,5 +1,6 @@
 //! What handlers, sockets and jobs share.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Parts {
     pub feed: Feed,
     /// Lets sockets in.
     pub door: Arc<Door>,
+    /// Messages a minute that are read from one printer.
+    pub messages: NonZeroU32,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Time over which sockets are let go.

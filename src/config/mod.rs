@@ -4,6 +4,7 @@
 //! a secret) and what is accepted. [`SETTINGS`] is the list that `--help` prints and that a test compares with the
 //! README.
 
+mod edge;
 mod parts;
 mod reader;
 mod settings;
@@ -17,6 +18,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 use url::Url;
 
+use self::edge::read_edge;
+pub use self::edge::{Edge, RestQuotas, TlsFiles};
 pub use self::parts::Connections;
 use self::parts::{PER_ADDRESS, read_auth, read_connections, read_delivery, read_storage};
 use self::reader::Reader;
@@ -25,7 +28,7 @@ pub use self::settings::{SETTINGS, Setting};
 /// Who may call REST.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// Everyone; the listener is on loopback.
+    /// Everyone who reaches the listener, which is on loopback unless it was asked for twice.
     Off,
     /// Whoever holds a key.
     On {
@@ -170,6 +173,8 @@ pub struct Config {
     pub reporting: Reporting,
     /// Bounds on connections.
     pub connections: Connections,
+    /// The edge to the outside.
+    pub edge: Edge,
     /// Time over which sockets are let go.
     pub drain: Duration,
     /// How logs look.
@@ -276,6 +281,7 @@ impl Config {
                 exports: read.number("MAX_CONCURRENT_EXPORTS", 2, 1, 100),
             },
             connections: read_connections(&mut read),
+            edge: read_edge(&mut read),
             drain: read.seconds("DRAIN_SECONDS", 30, 0, 3600),
             log_format: read.parsed("LOG_FORMAT", LogFormat::Text, |text| match text {
                 "text" => Ok(LogFormat::Text),

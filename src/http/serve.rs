@@ -22,13 +22,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connection::Connection;
+use super::client_ip::Proxies;
+use super::connection::{Connection, Stream};
 use super::problem::{Problem, TOO_MANY_CONNECTIONS};
+use super::tls::Tls;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics;
 
-/// Bytes that a connection may hold, in each direction; a request's head must fit.
+/// Bytes that a connection may hold, in each direction; a request's head must fit, or it gets 431.
 const BUFFER: usize = 64 << 10;
+/// Lines of a request's head; more get 431.
+const HEADERS: usize = 64;
 /// Wait when no connection can be accepted for lack of file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(500);
 /// Time for the head of a connection's first request.
@@ -41,7 +45,6 @@ const TURNED_AWAY: usize = 256;
 const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// One of our listeners.
-#[derive(Debug)]
 pub struct Listening {
     /// What it is called in metrics.
     pub name: &'static str,
@@ -49,13 +52,20 @@ pub struct Listening {
     pub listener: TcpListener,
     /// How many may be open; further ones get 503.
     pub most: u32,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
+    /// Plain HTTP when none.
+    pub tls: Option<Tls>,
 }
 
 /// Serves until the hard end. Once no more sockets are served, each connection is let go with its answer, and those
 /// with an answer under way are what the shutdown waits for.
 pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
     let mut http = http1::Builder::new();
-    http.max_buf_size(BUFFER).timer(TokioTimer::new()).header_read_timeout(NEXT_HEAD_WITHIN);
+    http.max_buf_size(BUFFER)
+        .max_headers(HEADERS)
+        .timer(TokioTimer::new())
+        .header_read_timeout(NEXT_HEAD_WITHIN);
     let service = TowerToHyperService::new(router);
     let room = Arc::new(Semaphore::new(on.most as usize));
     let (full, turned_away) = (full(), Arc::new(Semaphore::new(TURNED_AWAY)));
@@ -69,13 +79,26 @@ pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
                 Ok(room) => {
                     // A connection that is new after that must not be told to end before it has asked.
                     http.keep_alive(!shutdown.closing.is_cancelled());
-                    let connection = Connection::new(stream, room, on.name);
-                    let served = converse(http.clone(), connection, peer, service.clone(), shutdown.clone());
-                    shutdown.connections.spawn(served);
+                    let (http, service, proxies) = (http.clone(), service.clone(), on.proxies.clone());
+                    let (tls, name, shutdown) = (on.tls.clone(), on.name, shutdown.clone());
+                    shutdown.connections.clone().spawn(async move {
+                        let stream = match tls {
+                            None => Stream::Plain(stream),
+                            Some(tls) => match tls.accept(stream).await {
+                                Some(stream) => Stream::Tls(Box::new(stream)),
+                                None => return,
+                            },
+                        };
+                        let connection = Connection::new(stream, room, name);
+                        converse(http, connection, (peer, proxies), service, shutdown).await;
+                    });
                 }
                 Err(_) => {
                     metrics::refused("connections");
-                    if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    // Nobody who came for TLS could read the answer.
+                    if on.tls.is_none()
+                        && let Ok(permit) = turned_away.clone().try_acquire_owned()
+                    {
                         let full = full.clone();
                         tokio::spawn(async move {
                             let _ = timeout(TURN_AWAY_WITHIN, turn_away(stream, &full)).await;
@@ -97,7 +120,7 @@ pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
 async fn converse(
     http: http1::Builder,
     connection: Connection,
-    peer: SocketAddr,
+    (peer, proxies): (SocketAddr, Proxies),
     service: TowerToHyperService<Router>,
     shutdown: Shutdown,
 ) {
@@ -106,7 +129,9 @@ async fn converse(
         let asked = asked.clone();
         move |mut request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            let client = proxies.client(peer.ip(), request.headers());
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(client);
             service.call(request)
         }
     });
