@@ -15,7 +15,7 @@ const HANDLE: &str = r"^(0|[1-9][0-9]{0,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-
 /// Names that others chose.
 const OPAQUE: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,64}$";
 const KEY_ID: &str = "^[0-9a-f]{12}$";
-const ETAG: &str = r#"^(\*|"[0-9]{1,18}(-[0-9a-f]+)?")$"#;
+const ETAG: &str = r#"^(\*|(W/)?"[0-9]{1,18}(-[0-9a-f]+)?")$"#;
 const SHA256: &str = "^[0-9a-fA-F]{64}$";
 const MD5: &str = "^[0-9a-fA-F]{32}$";
 const FORMAT: &str = "^(csv|ndjson)$";

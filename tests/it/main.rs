@@ -23,6 +23,7 @@ mod readme;
 mod replicas;
 mod reports;
 mod rollouts;
+mod secrets;
 mod seed;
 mod simulate;
 mod smoke;
