@@ -22,7 +22,7 @@ const MESSAGES_BUFFER: usize = 16 << 10;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Longest time in which a client takes nothing of an answer.
-const TAKES_WITHIN: Duration = Duration::from_secs(60);
+const TAKES_WITHIN: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(60) };
 
 /// A TCP connection of one of our listeners.
 #[derive(Debug)]
@@ -140,6 +140,35 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_let_go_and_who_is_slow_is_not() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr()?), listener.accept());
+        let (mut client, (stream, _)) = (client?, server?);
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut connection = Connection::new(Stream::Plain(stream), room, "test");
+        connection.for_messages();
+        let reads = tokio::spawn(async move {
+            let mut piece = vec![0; 256 << 10];
+            for _ in 0..8 {
+                sleep(TAKES_WITHIN / 2).await;
+                tokio::io::AsyncReadExt::read_exact(&mut client, &mut piece).await.unwrap();
+            }
+            client
+        });
+        let (bytes, mut written) = (vec![0; 64 << 10], 0);
+        let error = loop {
+            match tokio::io::AsyncWriteExt::write_all(&mut connection, &bytes).await {
+                Ok(()) => written += bytes.len(),
+                Err(error) => break error,
+            }
+        };
+        let _client = reads.await?;
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(written >= 2 << 20, "cut off after {written} bytes, while it was slow only");
+        Ok(())
+    }
 
     #[tokio::test]
     async fn only_a_socket_for_messages_gets_a_small_buffer() -> Result<()> {

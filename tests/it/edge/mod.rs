@@ -43,6 +43,11 @@ async fn every_answer_tells_browsers_to_do_nothing_with_it(pool: PgPool) {
     let docs = server.get("/docs/").await;
     let policy = header(&docs, "content-security-policy").unwrap();
     assert!(policy.contains("script-src 'self';") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    let page = docs.body.as_str().unwrap();
+    assert!(
+        !page.contains("<script>") && !page.contains("onload="),
+        "the policy forbids scripts in the page:\n{page}"
+    );
     // A device reads every line of the head: it gets those that it needs.
     let link = ask(server.app().address, "GET", "/d/unknown", "HTTP/1.0", "").await;
     assert_eq!((link.status, link.header("content-security-policy")), (404, None));
