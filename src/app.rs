@@ -300,6 +300,8 @@ fn public(state: &AppState, config: &Config) -> Router {
         .merge(api)
         .merge(docs::pages(document))
         .layer(from_fn_with_state(rate, rest_rate::limit))
+        .merge(line::routes())
+        .merge(links::http::routes())
         .fallback(async || {
             Problem::new(&problem::NOT_FOUND, "Nothing has this path; look it up under /docs.")
         })
@@ -307,8 +309,6 @@ fn public(state: &AppState, config: &Config) -> Router {
             Problem::new(&problem::METHOD, "This path takes other methods; see the Allow header.")
         })
         .layer(from_fn_with_state(Reached { by_https }, browser::secure))
-        .merge(line::routes())
-        .merge(links::http::routes())
         .layer(browser::cors(&config.cors))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             Problem::internal("a handler panicked").into_response()

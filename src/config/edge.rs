@@ -59,7 +59,7 @@ pub(super) fn read_edge(read: &mut Reader<'_>) -> Edge {
     let rest = RestQuotas {
         per_key: rate("REQUESTS_PER_KEY", 12_000),
         per_address: rate("REQUESTS_PER_ADDRESS", 12_000),
-        wrong_keys: rate("WRONG_KEYS_PER_ADDRESS", 60),
+        wrong_keys: rate("WRONG_KEYS_PER_ADDRESS", 300),
     };
     let messages = rate("MESSAGES_PER_PRINTER", 600);
     let tls = match (read.text("TLS_CERT_FILE"), read.text("TLS_KEY_FILE")) {

@@ -77,7 +77,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("REQUESTS_PER_ADDRESS", "12000", "requests of REST a minute from one address, without a key"),
     setting(
         "WRONG_KEYS_PER_ADDRESS",
-        "60",
+        "300",
         "requests a minute from one address with keys that opened nothing lately; further ones get 429 without a query",
     ),
     setting(

@@ -48,7 +48,11 @@ pub struct Reached {
 
 /// The middleware for security headers. What an answer says itself stays.
 pub async fn secure(State(reached): State<Reached>, request: Request, next: Next) -> Response {
-    let is_page = request.uri().path().starts_with("/docs");
+    let path = request.uri().path();
+    if path.starts_with("/ws/") || path.starts_with("/d/") {
+        return next.run(request).await;
+    }
+    let is_page = path.starts_with("/docs");
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {

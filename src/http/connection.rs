@@ -158,12 +158,15 @@ mod tests {
             client
         });
         let (bytes, mut written) = (vec![0; 64 << 10], 0);
-        let error = loop {
-            match tokio::io::AsyncWriteExt::write_all(&mut connection, &bytes).await {
-                Ok(()) => written += bytes.len(),
-                Err(error) => break error,
+        let writes = async {
+            loop {
+                match tokio::io::AsyncWriteExt::write_all(&mut connection, &bytes).await {
+                    Ok(()) => written += bytes.len(),
+                    Err(error) => break error,
+                }
             }
         };
+        let error = tokio::time::timeout(Duration::from_secs(20), writes).await?;
         let _client = reads.await?;
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(written >= 2 << 20, "cut off after {written} bytes, while it was slow only");

@@ -51,6 +51,9 @@ async fn every_answer_tells_browsers_to_do_nothing_with_it(pool: PgPool) {
     // A device reads every line of the head: it gets those that it needs.
     let link = ask(server.app().address, "GET", "/d/unknown", "HTTP/1.0", "").await;
     assert_eq!((link.status, link.header("content-security-policy")), (404, None));
+    let link = ask(server.app().address, "PUT", "/d/unknown", "HTTP/1.0", "").await;
+    assert_eq!((link.status, link.header("allow")), (405, Some("GET,HEAD")));
+    assert_eq!(link.json()["type"], "/docs/problems/method-not-allowed");
     server.stop().await;
 }
 
