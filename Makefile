@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # One profile and one set of features everywhere, so that nothing is compiled twice.
 CARGO ?= cargo
 
-.PHONY: help demo dev test ci fmt lint prepare bench bench-transfer setup check-generated check-production
+.PHONY: help demo dev test ci fmt lint prepare api deny bench bench-transfer setup check-generated check-production
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,9 @@ ci: ## everything that a change must pass
 	@$(MAKE) check-generated
 	@$(MAKE) lint
 	@$(MAKE) check-production
+	@$(MAKE) deny
 	@$(MAKE) demo
+	@$(MAKE) api
 	@$(MAKE) test
 
 fmt: ## format the sources
@@ -40,6 +42,15 @@ fmt: ## format the sources
 
 lint: ## clippy, warnings are errors
 	$(CARGO) clippy --all-targets --features bench -- -D warnings
+
+api: ## try REST with everything that its document allows, and much that it does not
+	@scripts/setup test
+	@$(CARGO) build
+	@scripts/schemathesis
+
+deny: ## check licences, sources and known advisories of what is built in
+	@scripts/setup test
+	@scripts/deny
 
 prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.json
 	scripts/sqlx-prepare

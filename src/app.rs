@@ -17,13 +17,15 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Cors};
 use crate::events::Feed;
 use crate::firmware::Uploads;
+use crate::http::browser::{self, Reached};
+use crate::http::client_ip::Proxies;
 use crate::http::problem::{self, Problem};
+use crate::http::rest_rate::{self, RestRate};
 use crate::ids::{PrinterRef, ReplicaId};
 use crate::links::{self, Limits};
 use crate::push::{self, Door, Fence, Hub, Refusals};
@@ -75,6 +77,9 @@ pub enum Error {
     /// The CDN's key cannot sign.
     #[error("CDN_PRIVATE_KEY_FILE {0}")]
     CdnKey(#[from] BadKey),
+    /// No certificate.
+    #[error("{0}")]
+    Tls(#[from] http::tls::Error),
     /// No bucket.
     #[error(
         "the bucket `{bucket}` cannot be used: {error}. Check S3_BUCKET, AWS_ENDPOINT_URL_S3 and the credentials."
@@ -121,6 +126,7 @@ pub async fn database(url: &SecretString) -> Result<PgConnectOptions, Error> {
 
 /// Checks what the replica stands on, then starts it.
 pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
+    let tls = config.edge.tls.clone().map(http::tls::Tls::load).transpose()?;
     let (listener, address) = listen("LISTEN_ADDR", config.listen_addr).await?;
     let (internal, internal_address) = listen("INTERNAL_ADDR", config.internal_addr).await?;
     let options = database(&config.database_url).await?;
@@ -132,6 +138,9 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let store = Store::connect(&config.storage).await;
     store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
 
+    if matches!(config.auth, config::Auth::Off) && !address.ip().is_loopback() {
+        tracing::warn!(%address, "AUTH=off: whoever reaches this address may install anything on every printer");
+    }
     if matches!(config.auth, config::Auth::On { admin_key: None }) && !has_admin(&pool, &clock).await? {
         tracing::warn!(
             "no key opens the API yet: make one with `paperminder-ota key create --name me --role admin`"
@@ -166,9 +175,14 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         let (pool, stop) = (pool, shutdown.hard.clone());
         async move { steward.run(pool, clock, stop).await }
     });
-    let on = http::Listening { name: "public", listener, most: config.connections.open };
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().follow(shutdown.hard.clone()));
+    }
+    let proxies = Proxies::new(&config.edge.trusted_proxies);
+    let on = http::Listening { name: "public", listener, most: config.connections.open, proxies, tls };
     tokio::spawn(http::serve(on, public(&state, config), shutdown.clone()));
-    let on = http::Listening { name: "internal", listener: internal, most: INTERNAL_CONNECTIONS };
+    let (most, proxies) = (INTERNAL_CONNECTIONS, Proxies::default());
+    let on = http::Listening { name: "internal", listener: internal, most, proxies, tls: None };
     tokio::spawn(http::serve(on, internal_routes(state.clone(), handle), shutdown));
     Ok(App { state, address, internal_address })
 }
@@ -234,6 +248,7 @@ pub fn assemble(
             Cors::Any => Vec::new(),
             Cors::Only(origins) => origins.clone(),
         },
+        messages: config.edge.messages,
         attempts: config.attempts,
         drain: config.drain,
         shutdown,
@@ -286,33 +301,27 @@ fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
     let gate = auth::Gate::new(&config.auth, &state.pool, &state.clock, &document);
     let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
+    let rate = RestRate::new(config.edge.rest);
+    let by_https = config.edge.tls.is_some() || config.base_url.starts_with("https:");
     Router::new()
         .merge(api)
+        .merge(docs::pages(document))
+        .layer(from_fn_with_state(rate, rest_rate::limit))
         .merge(line::routes())
         .merge(links::http::routes())
-        .merge(docs::pages(document))
         .fallback(async || {
             Problem::new(&problem::NOT_FOUND, "Nothing has this path; look it up under /docs.")
         })
         .method_not_allowed_fallback(async || {
             Problem::new(&problem::METHOD, "This path takes other methods; see the Allow header.")
         })
-        .layer(cors(&config.cors))
+        .layer(from_fn_with_state(Reached { by_https }, browser::secure))
+        .layer(browser::cors(&config.cors))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             Problem::internal("a handler panicked").into_response()
         }))
         .layer(from_fn(http::log::observe))
         .with_state(state.clone())
-}
-
-fn cors(config: &Cors) -> CorsLayer {
-    let origins = match config {
-        Cors::Any => AllowOrigin::any(),
-        Cors::Only(origins) => AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok())),
-    };
-    // `*` would not cover Authorization (Fetch standard, section 3.3.2).
-    let headers = AllowHeaders::mirror_request();
-    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(headers).expose_headers(Any)
 }
 
 fn internal_routes(state: AppState, metrics: PrometheusHandle) -> Router {

@@ -12,7 +12,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time, [`windows`] when updates may begin |
-//! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
+//! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`rates`] how often somebody may, [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
 //! | 2 shared | [`audit`] who changed what, [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas, [`events`] what changed, for those who watch |
 //! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] below [`stats`] |
 //! | 4 state | [`state`] what handlers share |
@@ -40,6 +40,7 @@ pub mod line;
 pub mod links;
 pub mod printers;
 pub mod push;
+pub mod rates;
 pub mod rollouts;
 pub mod shutdown;
 pub mod simulate;

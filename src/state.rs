@@ -1,5 +1,6 @@
 //! What handlers, sockets and jobs share.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Parts {
     pub refusals: Refusals,
     /// Origins of browser pages that may open a printer's socket.
     pub origins: Vec<String>,
+    /// Messages a minute that are read from one printer.
+    pub messages: NonZeroU32,
     /// Retries and time-outs of updates.
     pub attempts: Attempts,
     /// Time over which sockets are let go.

@@ -11,11 +11,10 @@ pub mod role;
 mod scope;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -30,6 +29,7 @@ pub use self::scope::Scope;
 use crate::audit::{self, Actor};
 use crate::clock::Clock;
 use crate::config;
+use crate::http::ClientIp;
 use crate::http::log::{self, TraceId};
 use crate::http::problem::{self, Problem};
 
@@ -224,7 +224,7 @@ pub async fn require(State(gate): State<Gate>, mut request: Request, next: Next)
     let admitted = gate.admit(&caller, request.method(), route);
     let operation = gate.operation(request.method(), route).map(|(operation, _)| operation.clone());
     let extensions = request.extensions();
-    let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let address = extensions.get::<ClientIp>().map(|client| client.0);
     let trace_id = extensions.get::<TraceId>().map(|trace| trace.0.clone());
     caller.actor = Actor { address, operation, trace_id, ..caller.actor };
     let actor = log::Actor(caller.actor.name.to_string());

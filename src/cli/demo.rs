@@ -41,6 +41,7 @@ pub fn demo(args: &Args) -> Result<ExitCode, Fatal> {
         let folder = tempfile::Builder::new().prefix("demo-").tempdir_in(".dev")?;
         eprintln!("starting PostgreSQL, S3 and the server");
         let anywhere = |name: &str| match name {
+            "AUTH" => None,
             "LISTEN_ADDR" | "INTERNAL_ADDR" => Some("127.0.0.1:0".to_owned()),
             _ => environment(name),
         };

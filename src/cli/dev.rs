@@ -38,7 +38,7 @@ impl World {
             "DATABASE_URL" => Some(postgres.url()),
             "AWS_ENDPOINT_URL_S3" => Some(s3.endpoint()),
             "S3_BUCKET" => Some(BUCKET.into()),
-            "AUTH" => Some("off".into()),
+            "AUTH" => Some(setting(name).unwrap_or_else(|| "off".into())),
             "S3_PUBLIC_ENDPOINT" | "S3_PATH_STYLE" | "AWS_ENDPOINT_URL" => None,
             "LISTEN_ADDR" => Some(setting(name).unwrap_or_else(|| "127.0.0.1:8000".into())),
             "INTERNAL_ADDR" => Some(setting(name).unwrap_or_else(|| "127.0.0.1:9000".into())),
@@ -106,8 +106,9 @@ async fn check_port(name: &'static str, default: &str) -> Result<(), Fatal> {
 
 fn print_banner(world: &World) {
     let (address, internal) = (world.app.address, world.app.internal_address);
+    let auth = if environment("AUTH").as_deref() == Some("on") { "on" } else { "OFF" };
     eprintln!(
-        "\n  PaperMinder OTA, for development. Authentication is OFF; it listens on this machine only.\n\n  \
+        "\n  PaperMinder OTA, for development. Authentication is {auth}; it listens on {listens}.\n\n  \
          REST      http://{address}/api/firmware\n  \
          Docs      http://{address}/docs\n  \
          Printers  ws://{address}/ws/{{user_id}}\n  \
@@ -115,6 +116,7 @@ fn print_banner(world: &World) {
          S3        {s3}  bucket {BUCKET}, keys in {FOLDER}/s3.credentials\n  \
          Database  psql '{database}'\n\n  \
          Data is kept in {FOLDER}/. Try: cargo run -- simulate --printers 10\n  Ctrl-C stops everything.\n",
+        listens = if address.ip().is_loopback() { "this machine only" } else { "the network" },
         s3 = world.s3.endpoint(),
         database = world.postgres.url(),
     );

@@ -59,7 +59,7 @@ enum Command {
     /// Run the server with its own PostgreSQL and S3, without configuration; data is kept in .dev/
     ///
     /// REST and sockets are on 127.0.0.1:8000 (LISTEN_ADDR), health and metrics on 127.0.0.1:9000 (INTERNAL_ADDR), and
-    /// authentication is off. The other settings of `serve` hold here too. Ctrl-C stops everything.
+    /// authentication is off (AUTH). The other settings of `serve` hold here too. Ctrl-C stops everything.
     #[cfg(feature = "dev")]
     Dev,
     /// Watch the whole story: a release reaches simulated printers in three steps, on a server of its own

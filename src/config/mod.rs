@@ -4,6 +4,7 @@
 //! a secret) and what is accepted. [`SETTINGS`] is the list that `--help` prints and that a test compares with the
 //! README.
 
+mod edge;
 mod parts;
 mod reader;
 mod settings;
@@ -17,6 +18,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 use url::Url;
 
+use self::edge::read_edge;
+pub use self::edge::{Edge, RestQuotas, TlsFiles};
 pub use self::parts::Connections;
 use self::parts::{PER_ADDRESS, WRONG_KEYS, read_auth, read_connections, read_delivery, read_storage};
 use self::reader::Reader;
@@ -26,7 +29,7 @@ use crate::words::vocabulary;
 /// Who may call REST.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// Everyone; the listener is on loopback.
+    /// Everyone who reaches the listener, which is on loopback unless it was asked for twice.
     Off,
     /// Whoever holds a key.
     On {
@@ -188,6 +191,8 @@ pub struct Config {
     pub reporting: Reporting,
     /// Bounds on connections.
     pub connections: Connections,
+    /// The edge to the outside.
+    pub edge: Edge,
     /// Time over which sockets are let go.
     pub drain: Duration,
     /// How logs look.
@@ -276,7 +281,7 @@ impl Config {
             printer_auth: read.parsed("PRINTER_AUTH", PrinterAuth::default(), |text| {
                 text.parse().map_err(|_| "must be `enroll`, `registered` or `open`".to_owned())
             }),
-            wrong_keys: read.number("WRONG_KEYS_PER_ADDRESS", WRONG_KEYS, NonZeroU32::MIN, NonZeroU32::MAX),
+            wrong_keys: read.number("WRONG_PRINTER_KEYS_PER_ADDRESS", WRONG_KEYS, NonZeroU32::MIN, NonZeroU32::MAX),
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),
@@ -298,6 +303,7 @@ impl Config {
                 exports: read.number("MAX_CONCURRENT_EXPORTS", 2, 1, 100),
             },
             connections: read_connections(&mut read),
+            edge: read_edge(&mut read),
             drain: read.seconds("DRAIN_SECONDS", 30, 0, 3600),
             log_format: read.parsed("LOG_FORMAT", LogFormat::Text, |text| match text {
                 "text" => Ok(LogFormat::Text),

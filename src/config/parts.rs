@@ -132,10 +132,15 @@ pub(super) fn read_delivery(read: &mut Reader<'_>) -> Delivery {
 }
 
 pub(super) fn read_auth(read: &mut Reader<'_>, listens_on: IpAddr) -> Auth {
+    let sure = read.parsed("OPEN_TO_EVERYBODY_WHO_REACHES_IT", false, |text| match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("must be `yes` or `no`".to_owned()),
+    });
     let wanted = read.parsed("AUTH", true, |text| match text {
         "on" => Ok(true),
-        "off" if listens_on.is_loopback() => Ok(false),
-        "off" => Err(format!("is allowed on a loopback address only, and LISTEN_ADDR is on {listens_on}; set LISTEN_ADDR=127.0.0.1:8000 or AUTH=on")),
+        "off" if sure || listens_on.is_loopback() => Ok(false),
+        "off" => Err(format!("is allowed on a loopback address only, and LISTEN_ADDR is on {listens_on}; set LISTEN_ADDR=127.0.0.1:8000 or AUTH=on, or OPEN_TO_EVERYBODY_WHO_REACHES_IT=yes if whoever reaches it may install anything on every printer")),
         _ => Err("must be `on` or `off`".to_owned()),
     });
     if !wanted {

@@ -17,6 +17,7 @@ const fn setting(name: &'static str, default: &'static str, meaning: &'static st
 /// Every variable that the server reads itself. AWS's and OpenTelemetry's keep their standard names and meanings.
 pub const SETTINGS: &[Setting] = &[
     setting("DATABASE_URL", "", "PostgreSQL, as postgres://user:password@host:5432/database"),
+    setting("DATABASE_URL_FILE", "", "file with DATABASE_URL in it, instead; both is an error"),
     setting(
         "DATABASE_MAX_CONNECTIONS",
         "20",
@@ -49,6 +50,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("INTERNAL_ADDR", "0.0.0.0:9000", "address of /livez, /readyz and /metrics; not for the public"),
     setting("AUTH", "on", "`on`: REST needs a key; `off`: it does not, allowed on loopback addresses only"),
     setting(
+        "OPEN_TO_EVERYBODY_WHO_REACHES_IT",
+        "no",
+        "`yes` allows AUTH=off on any address: whoever reaches it may install anything on every printer",
+    ),
+    setting(
         "BOOTSTRAP_ADMIN_KEY_FILE",
         "",
         "file with a first admin key for REST, at least 24 characters; keys are made with it, or with `paperminder-ota key create`",
@@ -59,15 +65,37 @@ pub const SETTINGS: &[Setting] = &[
         "`enroll`: a printer's first api_key is bound to it; `registered`: only keys made beforehand; `open`: no keys, for development",
     ),
     setting(
-        "WRONG_KEYS_PER_ADDRESS",
+        "WRONG_PRINTER_KEYS_PER_ADDRESS",
         "600",
         "wrong keys of printers a minute from one address; beyond it, only printers that were let in before are heard",
     ),
     setting(
         "CORS_ALLOWED_ORIGINS",
         "none",
-        "origins of browser pages that may call REST, separated by commas, or *",
+        "origins of browser pages that may call REST, separated by commas, also with a session's cookie; or *, without",
     ),
+    setting(
+        "TRUSTED_PROXIES",
+        "none",
+        "networks of proxies whose X-Forwarded-For is believed, as in 10.0.0.0/8,fd00::/8",
+    ),
+    setting(
+        "REQUESTS_PER_KEY",
+        "12000",
+        "requests of REST a minute with one key, on one replica; further ones get 429",
+    ),
+    setting("REQUESTS_PER_ADDRESS", "12000", "requests of REST a minute from one address, without a key"),
+    setting(
+        "WRONG_KEYS_PER_ADDRESS",
+        "300",
+        "requests a minute from one address with keys that opened nothing lately; further ones get 429 without a query",
+    ),
+    setting(
+        "TLS_CERT_FILE",
+        "",
+        "certificate chain as PEM, for HTTPS and WSS without a proxy; read again when it changes",
+    ),
+    setting("TLS_KEY_FILE", "", "its private key as PEM; goes with TLS_CERT_FILE"),
     setting("MAX_FIRMWARE_SIZE", "5242880", "largest image, in bytes"),
     setting(
         "UPLOAD_TIMEOUT_SECONDS",
@@ -150,6 +178,11 @@ pub const SETTINGS: &[Setting] = &[
         "CONNECTS_PER_ADDRESS",
         "60000",
         "sockets that one address, which may be a proxy's, may open a minute",
+    ),
+    setting(
+        "MESSAGES_PER_PRINTER",
+        "600",
+        "messages a minute that are read from one printer's socket; further ones wait, and none is lost",
     ),
     setting(
         "DRAIN_SECONDS",

@@ -12,6 +12,8 @@ mod db;
 mod delete;
 mod direct;
 mod form;
+#[cfg(test)]
+mod form_properties;
 pub mod gc;
 pub mod http;
 pub mod image;

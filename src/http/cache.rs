@@ -34,7 +34,8 @@ pub fn if_match(request: &HeaderMap) -> Result<Option<i64>, Problem> {
     if text == "*" {
         return Ok(None);
     }
-    let revision = bare(text).trim_matches('"').split('-').next().and_then(|revision| revision.parse().ok());
+    let quoted = bare(text).strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    let revision = quoted.and_then(|tag| tag.split('-').next()).and_then(|revision| revision.parse().ok());
     revision.map(Some).ok_or_else(|| {
         Problem::new(
             &problem::PRECONDITION,

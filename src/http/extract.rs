@@ -2,15 +2,21 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{header, request::Parts};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::problem::{self, FieldError, Problem};
 
 /// Largest JSON body, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
+/// How deep its objects and arrays may nest; what we read nests four deep.
+const MAX_DEPTH: u32 = 32;
+/// How long it may take to come.
+const BODY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A JSON body. Unknown fields are refused where the type says `deny_unknown_fields`.
 pub struct Body<T>(pub T);
@@ -28,12 +34,18 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             let detail = format!("The Content-Type is `{kind}`; send `Content-Type: application/json`.");
             return Err(Problem::new(&problem::MEDIA_TYPE, detail));
         }
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+        let bytes = timeout(BODY_WITHIN, axum::body::to_bytes(request.into_body(), MAX_BODY)).await;
+        let bytes = bytes.map_err(|_| Problem::new(&problem::TOO_SLOW, problem::TOO_SLOW.cause))?;
+        let bytes = bytes.map_err(|_| {
             Problem::new(
                 &problem::BODY_TOO_LARGE,
                 format!("The body has more than {MAX_BODY} bytes, or broke off; send less at once."),
             )
         })?;
+        if depth(&bytes) > MAX_DEPTH {
+            let detail = format!("nests deeper than {MAX_DEPTH} objects and arrays; nothing here does");
+            return Err(Problem::field("body", detail));
+        }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -43,6 +55,25 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         json.end().map_err(|error| Problem::field("body", format!("is not valid: {error}")))?;
         Ok(Self(value))
     }
+}
+
+/// How deep a JSON text nests, by its brackets outside of strings.
+fn depth(json: &[u8]) -> u32 {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0u32, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// The path's last parameter, parsed.
@@ -172,6 +203,22 @@ mod tests {
         let mut params = Params::new("limit=1&limit=2");
         assert_eq!(params.get::<u32>("limit"), None);
         assert!(params.finish().unwrap_err().detail.contains("more than once"));
+    }
+
+    #[test]
+    fn depth_is_that_of_brackets_outside_of_strings() {
+        for (text, deep) in [
+            ("", 0),
+            ("7", 0),
+            ("{}", 1),
+            (r#"{"a":[{"b":[]}],"c":{}}"#, 4),
+            (r#"{"a":"[[[["}"#, 1),
+            (r#"{"a":"\"[[[[\\"}"#, 1),
+            (r#"{"a":"\\","b":[]}"#, 2),
+            ("]]][", 1),
+        ] {
+            assert_eq!(depth(text.as_bytes()), deep, "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
 
+use super::client_ip::ClientIp;
 use super::problem::{self, Problem};
 use crate::telemetry;
 
@@ -33,6 +34,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
         request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
     let span = tracing::info_span!("request", otel.name = %format!("{} {route}", telemetry::metrics::known(&method)), otel.kind = "server",
         http.request.method = %method, http.route = %route, http.response.status_code = tracing::field::Empty);
+    let client = request.extensions().get::<ClientIp>().map(|client| tracing::field::display(client.0));
     let trace_id = telemetry::adopt(&span, request.headers());
     request.extensions_mut().insert(TraceId(trace_id.as_str().into()));
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -40,8 +42,13 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     let problem = response.extensions_mut().remove::<Problem>();
-    // Refused sockets come in storms, and are counted by reason; a line each would be the worst of the storm.
-    let storm = [&problem::TOO_MANY_CONNECTIONS, &problem::TOO_MANY_CONNECTS, &problem::SHUTTING_DOWN];
+    // These come in storms, and are counted by reason; a line each would be the worst of the storm.
+    let storm = [
+        &problem::TOO_MANY_CONNECTIONS,
+        &problem::TOO_MANY_CONNECTS,
+        &problem::TOO_MANY_REQUESTS,
+        &problem::SHUTTING_DOWN,
+    ];
     let storm = problem.as_ref().is_some_and(|problem| storm.iter().any(|kind| problem.is(kind)));
     let (problem_type, cause) = problem.as_ref().map_or((None, None), |problem| {
         (Some(problem.kind.clone()), problem.internal.clone().or_else(|| Some(problem.detail.clone())))
@@ -56,11 +63,11 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     let milliseconds = elapsed.as_secs_f64() * 1e3;
     let _entered = span.enter();
     if storm {
-        tracing::debug!(%method, route, status, ms = milliseconds, trace_id, problem_type, "request");
+        tracing::debug!(%method, route, status, ms = milliseconds, client, trace_id, problem_type, "request");
     } else if status >= 500 {
-        tracing::error!(%method, route, status, ms = milliseconds, actor, rows, trace_id, problem_type, cause, "request");
+        tracing::error!(%method, route, status, ms = milliseconds, client, actor, rows, trace_id, problem_type, cause, "request");
     } else {
-        tracing::info!(%method, route, status, ms = milliseconds, actor, rows, trace_id, problem_type, cause, "request");
+        tracing::info!(%method, route, status, ms = milliseconds, client, actor, rows, trace_id, problem_type, cause, "request");
     }
     response
 }

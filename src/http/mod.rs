@@ -1,6 +1,8 @@
 //! The toolkit of the REST edge: problems, extractors, pages, entity tags, the request log. It knows no room.
 
+pub mod browser;
 pub mod cache;
+pub mod client_ip;
 mod connection;
 pub mod export;
 pub mod extract;
@@ -8,8 +10,11 @@ pub mod limit;
 pub mod log;
 pub mod page;
 pub mod problem;
+pub mod rest_rate;
 mod serve;
+pub mod tls;
 
+pub use client_ip::ClientIp;
 pub use connection::Connection;
 pub use extract::{Body, Params, Segment};
 pub use problem::{FieldError, Kind, Problem};

@@ -160,6 +160,14 @@ kinds! {
     TOO_MANY_CONNECTS = 503 "too-many-connects" "Too many printers connect at once",
         "More sockets came than CONNECTS_PER_SECOND allows, or more from one address than CONNECTS_PER_ADDRESS allows in a minute.",
         "The printer comes back by itself; add replicas or raise the limit.";
+    /// Too many requests.
+    TOO_MANY_REQUESTS = 429 "too-many-requests" "Too many requests",
+        "A key asked more often than REQUESTS_PER_KEY allows in a minute, an address without one more often than REQUESTS_PER_ADDRESS, or an address tried more keys that opened nothing than WRONG_KEYS_PER_ADDRESS.",
+        "Wait for the seconds in `Retry-After`, ask less often, or raise the limit; GET /api/events tells of changes without asking again and again.";
+    /// The client is slow.
+    TOO_SLOW = 408 "too-slow" "The body did not come in time",
+        "A JSON body must be here within 20 seconds of its head.",
+        "Send the request again over a better connection, or send less at once.";
     /// Shutting down.
     SHUTTING_DOWN = 503 "shutting-down" "This replica is shutting down",
         "The process was asked to end and takes no new work.",
@@ -310,7 +318,7 @@ pub struct Common;
 impl utoipa::IntoResponses for Common {
     fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
         use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
-        let kinds = [&VALIDATION, &UNAUTHORIZED, &FORBIDDEN, &INTERNAL, &UNAVAILABLE];
+        let kinds = [&VALIDATION, &UNAUTHORIZED, &FORBIDDEN, &TOO_MANY_REQUESTS, &INTERNAL, &UNAVAILABLE];
         let response = |kind: &Kind| {
             let example = serde_json::json!({
                 "type": format!("/docs/problems/{}", kind.slug), "title": kind.title, "status": kind.status,

@@ -22,12 +22,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::connection::Connection;
+use super::client_ip::Proxies;
+use super::connection::{Connection, Stream};
 use super::problem::{Problem, TOO_MANY_CONNECTIONS};
+use super::tls::Tls;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics;
 
-/// Bytes that a connection may hold, in each direction; a request's head must fit.
+/// Bytes that a connection may hold, in each direction; a request's head must fit, or it gets 431. (So it does with more
+/// than 100 headers: hyper's own bound, which costs less than any other.)
 const BUFFER: usize = 64 << 10;
 /// Wait when no connection can be accepted for lack of file descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(500);
@@ -41,7 +44,6 @@ const TURNED_AWAY: usize = 256;
 const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// One of our listeners.
-#[derive(Debug)]
 pub struct Listening {
     /// What it is called in metrics.
     pub name: &'static str,
@@ -49,6 +51,10 @@ pub struct Listening {
     pub listener: TcpListener,
     /// How many may be open; further ones get 503.
     pub most: u32,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
+    /// Plain HTTP when none.
+    pub tls: Option<Tls>,
 }
 
 /// Serves until the hard end. Once no more sockets are served, each connection is let go with its answer, and those
@@ -69,13 +75,26 @@ pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
                 Ok(room) => {
                     // A connection that is new after that must not be told to end before it has asked.
                     http.keep_alive(!shutdown.closing.is_cancelled());
-                    let connection = Connection::new(stream, room, on.name);
-                    let served = converse(http.clone(), connection, peer, service.clone(), shutdown.clone());
-                    shutdown.connections.spawn(served);
+                    let (http, service, proxies) = (http.clone(), service.clone(), on.proxies.clone());
+                    let (tls, name, shutdown) = (on.tls.clone(), on.name, shutdown.clone());
+                    shutdown.connections.clone().spawn(async move {
+                        let stream = match tls {
+                            None => Stream::Plain(stream),
+                            Some(tls) => match tls.accept(stream).await {
+                                Some(stream) => Stream::Tls(Box::new(stream)),
+                                None => return,
+                            },
+                        };
+                        let connection = Connection::new(stream, room, name);
+                        converse(http, connection, (peer, proxies), service, shutdown).await;
+                    });
                 }
                 Err(_) => {
                     metrics::refused("connections");
-                    if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    // Nobody who came for TLS could read the answer.
+                    if on.tls.is_none()
+                        && let Ok(permit) = turned_away.clone().try_acquire_owned()
+                    {
                         let full = full.clone();
                         tokio::spawn(async move {
                             let _ = timeout(TURN_AWAY_WITHIN, turn_away(stream, &full)).await;
@@ -97,7 +116,7 @@ pub async fn serve(on: Listening, router: Router, shutdown: Shutdown) {
 async fn converse(
     http: http1::Builder,
     connection: Connection,
-    peer: SocketAddr,
+    (peer, proxies): (SocketAddr, Proxies),
     service: TowerToHyperService<Router>,
     shutdown: Shutdown,
 ) {
@@ -106,7 +125,9 @@ async fn converse(
         let asked = asked.clone();
         move |mut request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            let client = proxies.client(peer.ip(), request.headers());
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(client);
             service.call(request)
         }
     });

@@ -5,6 +5,7 @@
 //! the reboot comes before `firmware_complete`, and after an outage everybody is back every 500 ms. So refusing is
 //! cheap, frames are small, every wait has a limit, and a socket that drops after an offer is good news.
 
+mod pace;
 pub mod session;
 mod socket;
 pub mod wire;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use axum::{Extension, Router};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -21,10 +21,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 
+use super::pace::Pace;
 use super::session::{Next, Session};
 use super::wire::{self, StatusMessage};
 use crate::http::problem::{self, Problem};
-use crate::http::{Connection, Segment};
+use crate::http::{ClientIp, Connection, Segment};
 use crate::ids::UserId;
 use crate::push::{Out, Outside};
 use crate::state::AppState;
@@ -65,6 +66,7 @@ async fn upgrade(
     State(app): State<AppState>,
     Segment(user): Segment<UserId>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientIp>,
     mut request: Request,
 ) -> Result<Response, Problem> {
     let mut response = create_response_with_body(&request, Body::empty)
@@ -75,7 +77,7 @@ async fn upgrade(
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         check_origin(&app, origin)?;
     }
-    let room = enter(&app, peer)?;
+    let room = enter(&app, client, peer.port())?;
     let upgraded = hyper::upgrade::on(&mut request);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
@@ -85,7 +87,7 @@ async fn upgrade(
         .max_write_buffer_size(WRITE_BUFFER);
     app.shutdown.tasks.clone().spawn(async move {
         let Some(mut socket) = open(upgraded, peer, config).await else { return };
-        let mut session = Session::new(app.clone(), peer.ip());
+        let mut session = Session::new(app.clone(), client.0);
         let end = serve(&app, &user, &mut socket, &mut session).await;
         tracing::debug!(%user, %peer, ?end, "a socket ended");
         drop(socket);
@@ -131,11 +133,11 @@ fn speaks_arduino(headers: &HeaderMap) -> bool {
 
 /// Room for one socket. Printers are back after 500 ms whatever they are told; for whoever heeds it, the wait is spread
 /// by the client's port, which is as good as dice.
-fn enter(app: &AppState, peer: SocketAddr) -> Result<OwnedSemaphorePermit, Problem> {
+fn enter(app: &AppState, client: ClientIp, port: u16) -> Result<OwnedSemaphorePermit, Problem> {
     let refused = if app.shutdown.closing.is_cancelled() {
         (&problem::SHUTTING_DOWN, "shutting_down")
     } else {
-        match app.door.enter(peer.ip()) {
+        match app.door.enter(client.household()) {
             Ok(room) => return Ok(room),
             Err(Outside::Full) => (&problem::TOO_MANY_CONNECTIONS, "full"),
             Err(Outside::Address) => (&problem::TOO_MANY_CONNECTS, "connect_rate_of_address"),
@@ -144,7 +146,7 @@ fn enter(app: &AppState, peer: SocketAddr) -> Result<OwnedSemaphorePermit, Probl
     };
     let (kind, reason) = refused;
     metrics::refused(reason);
-    let retry_after = Some(3 + u32::from(peer.port() % 5));
+    let retry_after = Some(3 + u32::from(port % 5));
     Err(Problem { retry_after, ..Problem::new(kind, kind.remedy) })
 }
 
@@ -155,8 +157,8 @@ enum End {
     LetGo,
     /// It did not answer pings.
     Silent,
-    /// It broke the protocol.
-    Violation,
+    /// It broke the protocol, and is told how.
+    Violation(CloseCode, &'static str),
     /// It does not read.
     Stuck,
     /// It never subscribed.
@@ -175,7 +177,7 @@ async fn serve(app: &AppState, user: &UserId, socket: &mut Socket, session: &mut
     let end = converse(app, user, socket, session).await;
     let code = match end {
         End::LetGo | End::Silent | End::Stuck => None,
-        End::Violation => Some((CloseCode::Size, "message too big or malformed")),
+        End::Violation(code, reason) => Some((code, reason)),
         End::NoSubscribe => Some((CloseCode::Policy, "no subscribe message came")),
         End::Refused => Some((CloseCode::Policy, "not let in")),
         End::Replaced => Some((CloseCode::Policy, "a newer connection of this printer is here")),
@@ -196,17 +198,23 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut Socket, session: &
     let started = Instant::now();
     let (mut offers, mut silent) = (None, 0);
     let (mut ping_at, mut leave_at) = (started + PING_EVERY, None);
+    let (mut pace, mut hear_at, mut told) = (Pace::per_minute(app.messages, started), None, false);
     let mut ending = pin!(app.shutdown.soft.cancelled());
     let mut alarm = pin!(sleep_until(started + SUBSCRIBE_WITHIN));
     loop {
         let subscribe_by = (!session.is_subscribed()).then_some(started + SUBSCRIBE_WITHIN);
-        let due = [subscribe_by, leave_at].into_iter().flatten().fold(ping_at, Instant::min);
+        let due = [subscribe_by, leave_at, hear_at].into_iter().flatten().fold(ping_at, Instant::min);
         if alarm.deadline() != due {
             alarm.as_mut().reset(due);
         }
         tokio::select! {
-            frame = socket.next() => {
+            frame = socket.next(), if hear_at.is_none() => {
                 silent = 0;
+                hear_at = pace.heard(Instant::now());
+                if hear_at.is_some() {
+                    metrics::message_delayed();
+                    if !std::mem::replace(&mut told, true) && !Box::pin(too_fast(user, socket)).await { return End::Stuck }
+                }
                 let next = match frame {
                     None => return End::LetGo,
                     Some(Err(error)) => return why(&error),
@@ -256,6 +264,7 @@ async fn converse(app: &AppState, user: &UserId, socket: &mut Socket, session: &
             },
             () = alarm.as_mut() => {
                 let now = Instant::now();
+                hear_at = hear_at.filter(|at| *at > now);
                 if leave_at.is_some_and(|at| at <= now) { return End::Ours }
                 if subscribe_by.is_some_and(|at| at <= now) { return End::NoSubscribe }
                 if ping_at > now { continue }
@@ -292,6 +301,14 @@ async fn next(offers: &mut Option<mpsc::Receiver<Out>>) -> Option<Out> {
     }
 }
 
+/// The printer talks faster than it is heard from now on.
+async fn too_fast(user: &UserId, socket: &mut Socket) -> bool {
+    tracing::info!(%user, "a printer says more than MESSAGES_PER_PRINTER in a minute");
+    let detail =
+        "Messages come faster than MESSAGES_PER_PRINTER allows in a minute; they wait, and none is lost.";
+    say(socket, StatusMessage::new("too_fast", detail).text()).await
+}
+
 async fn say(socket: &mut Socket, text: String) -> bool {
     matches!(timeout(SEND_WITHIN, socket.send(Frame::Text(text.into()))).await, Ok(Ok(())))
 }
@@ -299,8 +316,11 @@ async fn say(socket: &mut Socket, text: String) -> bool {
 /// Sorts the library's errors: a peer that broke the protocol is told so, a broken connection is not.
 fn why(error: &Error) -> End {
     match error {
-        Error::Capacity(_) | Error::Utf8(_) => End::Violation,
-        Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake => End::Violation,
+        Error::Capacity(_) => End::Violation(CloseCode::Size, "message too big"),
+        Error::Utf8(_) => End::Violation(CloseCode::Invalid, "text that is not UTF-8"),
+        Error::Protocol(error) if *error != ProtocolError::ResetWithoutClosingHandshake => {
+            End::Violation(CloseCode::Protocol, "not as RFC 6455 has it")
+        }
         _ => End::LetGo,
     }
 }

@@ -290,12 +290,121 @@ mod tests {
         assert_eq!(code("{}"), "bad_field");
     }
 
+    /// Any JSON, with what breaks parsers and databases among it.
+    fn json() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            ".{0,80}",
+            Just("\0".to_owned()),
+            Just("\u{202e}\u{feff}\u{1f5a8}".to_owned()),
+            Just("9".repeat(3000)),
+            Just("1.5.0".to_owned()),
+        ];
+        let number = prop_oneof![
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            Just(Value::from(-1)),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            number,
+            text.prop_map(Value::from)
+        ];
+        leaf.prop_recursive(6, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(".{0,10}", inner, 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// A message whose fields are those that we know, with anything in them.
+    fn message() -> impl Strategy<Value = Value> {
+        let kinds = [
+            "subscribe",
+            "firmware_progress",
+            "firmware_complete",
+            "firmware_failed",
+            "firmware_declined",
+            "x",
+        ];
+        let names = [
+            "printer_id",
+            "printer_name",
+            "user_id",
+            "platform",
+            "firmware_version",
+            "auto_update",
+            "update_channel",
+            "max_url_length",
+            "follows_redirects",
+            "time_zone",
+            "percent",
+            "status",
+            "error",
+            "version",
+            "api_key",
+            "kind",
+        ];
+        let fields = prop::collection::hash_map(prop::sample::select(names.to_vec()), json(), 0..8);
+        (prop::option::of(prop::sample::select(kinds.to_vec())), fields).prop_map(|(kind, fields)| {
+            let mut fields: Map<String, Value> =
+                fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            fields.extend(kind.map(|kind| ("kind".to_owned(), kind.into())));
+            Value::Object(fields)
+        })
+    }
+
+    /// What is kept has its bounds and no NUL, what is answered fits into a printer's memory.
+    fn is_tame(text: &str) -> Result<(), TestCaseError> {
+        let kept = |text: &str, most: usize| !text.contains('\0') && text.chars().count() <= most;
+        match parse(text, &user()) {
+            Ok(Message::Subscribe(said, ignored)) => {
+                let id = said.printer_id.as_str();
+                prop_assert!(kept(id, 64) && !id.is_empty() && !id.chars().any(char::is_control), "{id:?}");
+                prop_assert!(said.name.as_deref().is_none_or(|name| kept(name, MAX_NAME)), "{:?}", said.name);
+                prop_assert!(said.version.to_string().len() <= 64);
+                prop_assert!(ignored.is_none_or(|status| status.text().len() < 1024));
+            }
+            Ok(Message::Report(Report::Progress(progress), _)) => {
+                prop_assert!((-1..=100).contains(&progress.percent));
+                prop_assert!(progress.status.as_deref().is_none_or(|text| kept(text, MAX_TEXT)));
+            }
+            Ok(Message::Report(Report::Outcome(Outcome::Failed { error }), _)) => {
+                prop_assert!(error.as_deref().is_none_or(|text| kept(text, MAX_TEXT)));
+            }
+            Ok(Message::Report(..)) => {}
+            Err(status) => prop_assert!(status.text().len() < 1024, "{}", status.text()),
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_nests_too_deep_or_counts_too_far_is_no_message() {
+        for text in ["[".repeat(4000), "{\"a\":".repeat(700), format!("{{\"kind\":{}", "[".repeat(4000))] {
+            assert_eq!(code(&text), "malformed_json");
+        }
+        for percent in ["1e308", "-1e308", "18446744073709551616", "-1.0000001", "100.1", "1e400"] {
+            let wrong = code(&format!(r#"{{"kind":"firmware_progress","percent":{percent}}}"#));
+            assert!(["bad_field", "malformed_json"].contains(&wrong), "{percent}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn nothing_that_a_printer_sends_panics(text in ".{0,200}", percent in any::<f64>(), name in ".{0,80}") {
-            let _ = parse(&text, &user());
-            let _ = parse(&serde_json::json!({"kind": "firmware_progress", "percent": percent, "status": name}).to_string(), &user());
-            let _ = parse(&serde_json::json!({"printer_name": name, "firmware_version": text}).to_string(), &user());
+        fn nothing_that_a_printer_sends_panics_or_is_kept_without_bounds(
+            text in ".{0,200}", value in json(), message in message(), percent in any::<f64>(), cut in any::<prop::sample::Index>(),
+        ) {
+            is_tame(&text)?;
+            is_tame(&value.to_string())?;
+            let message = message.to_string();
+            is_tame(&message)?;
+            let at = cut.index(message.len());
+            is_tame(&message[..(0..=at).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0)])?;
+            is_tame(&serde_json::json!({"kind": "firmware_progress", "percent": percent, "status": text}).to_string())?;
+            is_tame(&serde_json::json!({"printer_name": text, "firmware_version": text}).to_string())?;
         }
     }
 }

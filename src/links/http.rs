@@ -1,21 +1,19 @@
 //! `GET /d/{token}`: outside `/api`, because the token is the credential.
 
-use std::net::SocketAddr;
-
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::stream;
 
 use super::db::{self, Link};
 use super::limit::Full;
 use super::stream::Meter;
 use super::token::Token;
-use crate::http::Segment;
 use crate::http::problem::{self, Problem};
+use crate::http::{ClientIp, Segment};
 use crate::state::AppState;
 use crate::telemetry::metrics;
 use crate::{storage, updates};
@@ -35,12 +33,12 @@ const X_MD5: HeaderName = HeaderName::from_static("x-md5");
 
 async fn download(
     State(app): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<ClientIp>,
     Segment(token): Segment<String>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let permit = app.links.enter(peer.ip()).map_err(|full| busy(&app, full))?;
+    let permit = app.links.enter(client.household()).map_err(|full| busy(&app, full))?;
     let gone = || {
         Problem::new(&problem::LINK_GONE, "This link downloads nothing: it expired, or was never handed out.")
     };

@@ -4,17 +4,15 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Addresses that are remembered before those that were quiet are forgotten.
-const REMEMBERED: usize = 50_000;
+use crate::rates::Rate;
 
 /// How many downloads may stream at once, and how many one address may start a minute.
 #[derive(Clone, Debug)]
 pub struct Limits {
     streams: Arc<Semaphore>,
-    starts: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    starts: Arc<Rate>,
 }
 
 /// Why a download must wait.
@@ -29,16 +27,13 @@ pub enum Full {
 impl Limits {
     /// `streams` at once, `per_minute` starts an address.
     pub fn new(streams: u32, per_minute: NonZeroU32) -> Self {
-        let starts = RateLimiter::keyed(Quota::per_minute(per_minute));
-        Self { streams: Arc::new(Semaphore::new(streams as usize)), starts: Arc::new(starts) }
+        let starts = Arc::new(Rate::per_minute(per_minute));
+        Self { streams: Arc::new(Semaphore::new(streams as usize)), starts }
     }
 
     /// Room for one download, until the permit is dropped.
     pub fn enter(&self, address: IpAddr) -> Result<OwnedSemaphorePermit, Full> {
-        if self.starts.len() > REMEMBERED {
-            self.starts.retain_recent();
-        }
-        self.starts.check_key(&address).map_err(|_| Full::Address)?;
+        self.starts.take(address).map_err(|_| Full::Address)?;
         self.streams.clone().try_acquire_owned().map_err(|_| Full::Streams)
     }
 }

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Addresses that are remembered before those that were quiet are forgotten.
-const REMEMBERED: usize = 50_000;
+use crate::rates::Rate;
 
 /// How many sockets may be here, how many may come a second, and how many a minute from one address.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub struct Door {
     most: usize,
     room: Arc<Semaphore>,
     arrivals: DefaultDirectRateLimiter,
-    of_addresses: DefaultKeyedRateLimiter<IpAddr>,
+    of_addresses: Rate,
 }
 
 /// Why a socket must stay outside.
@@ -39,7 +38,7 @@ impl Door {
             most,
             room: Arc::new(Semaphore::new(most)),
             arrivals: RateLimiter::direct(Quota::per_second(per_second)),
-            of_addresses: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            of_addresses: Rate::per_minute(per_minute),
         }
     }
 
@@ -47,10 +46,7 @@ impl Door {
     /// comes too often takes no turns away from the others.
     pub fn enter(&self, address: IpAddr) -> Result<OwnedSemaphorePermit, Outside> {
         let room = self.room.clone().try_acquire_owned().map_err(|_| Outside::Full)?;
-        if self.of_addresses.len() > REMEMBERED {
-            self.of_addresses.retain_recent();
-        }
-        self.of_addresses.check_key(&address).map_err(|_| Outside::Address)?;
+        self.of_addresses.take(address).map_err(|_| Outside::Address)?;
         self.arrivals.check().map_err(|_| Outside::Rush)?;
         Ok(room)
     }

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::future::Cache;
+
+use crate::rates::Rate;
 
 /// How long a refusal holds without a query, and a guessing address is not heard. What an operator changes is seen after this.
 const HELD: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub struct Refusals {
     wrong: Cache<Shown, ()>,
     right: Cache<Shown, ()>,
     guessing: Cache<IpAddr, ()>,
-    guesses: DefaultKeyedRateLimiter<IpAddr>,
+    guesses: Rate,
 }
 
 impl Refusals {
@@ -35,7 +36,7 @@ impl Refusals {
             wrong: cache(HELD),
             right: cache(KNOWN),
             guessing: Cache::builder().max_capacity(REMEMBERED).time_to_live(HELD).build(),
-            guesses: RateLimiter::keyed(Quota::per_minute(per_minute)),
+            guesses: Rate::per_minute(per_minute),
         }
     }
 
@@ -54,10 +55,7 @@ impl Refusals {
     pub async fn wrong(&self, address: IpAddr, shown: Shown) {
         self.wrong.insert(shown, ()).await;
         self.right.invalidate(&shown).await;
-        if self.guesses.len() > REMEMBERED as usize {
-            self.guesses.retain_recent();
-        }
-        if self.guesses.check_key(&address).is_err() {
+        if self.guesses.take(address).is_err() {
             self.guessing.insert(address, ()).await;
         }
     }

@@ -57,6 +57,7 @@ pub struct Bucket {
 
 /// Outcomes of a stretch of time, and how they came in.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutcomesOverTime)]
 pub struct Window {
     #[serde(flatten)]
     pub(super) outcomes: Outcomes,

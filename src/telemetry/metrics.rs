@@ -33,9 +33,13 @@ fn start() -> PrometheusHandle {
     );
     describe_counter!(
         "paperminder_connections_refused_total",
-        "Connections, sockets and downloads refused, by reason"
+        "Connections, sockets, downloads and requests refused, by reason"
     );
     describe_counter!("paperminder_messages_total", "Messages from printers, by kind");
+    describe_counter!(
+        "paperminder_messages_delayed_total",
+        "Messages after which a printer was not heard for a while, as it said too many"
+    );
     describe_counter!(
         "paperminder_offers_total",
         "Offers, by what became of them: sent, resent or withdrawn"
@@ -127,6 +131,11 @@ pub fn refused(reason: &'static str) {
 /// A printer said something.
 pub fn message(kind: &'static str) {
     counter!("paperminder_messages_total", "kind" => kind).increment(1);
+}
+
+/// A printer said so much that it is not heard for a while.
+pub fn message_delayed() {
+    counter!("paperminder_messages_delayed_total").increment(1);
 }
 
 /// Offers went out, or were taken back before they did.

@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "windows", // words
     "config",
     "shutdown",
+    "rates",
     "telemetry",
     "db",
     "storage",

@@ -237,7 +237,7 @@ async fn a_blocked_printer_stays_outside_whatever_it_shows(pool: PgPool) {
 
 #[sqlx::test]
 async fn wrong_keys_cost_no_query_and_keep_nobody_out_who_is_known(pool: PgPool) {
-    let settings = [("PRINTER_AUTH", "enroll"), ("WRONG_KEYS_PER_ADDRESS", "5")];
+    let settings = [("PRINTER_AUTH", "enroll"), ("WRONG_PRINTER_KEYS_PER_ADDRESS", "5")];
     let server = Server::with(pool, &settings).await;
     assert!(is_in(&server, "user-1", "p-1", Some(KEY)).await);
     for guess in 0..8 {

@@ -1,6 +1,8 @@
 //! The OpenAPI document, the interactive documentation, and a page for every type of problem. None of it needs the
 //! internet.
 
+mod bounds;
+
 use std::fmt::Write as _;
 
 use axum::Router;
@@ -47,8 +49,9 @@ pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(document)
 }
 
-/// Says of each operation which roles may use it.
+/// Says of each operation which roles may use it, and of values what they may be.
 pub fn with_roles(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    bounds::add(&mut document);
     for item in document.paths.paths.values_mut() {
         let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in all.into_iter().flatten() {

@@ -1,0 +1,133 @@
+//! What values the document allows. A parameter or a field of one name means the same in every operation, so its bounds
+//! are said here once, and not in each of the rooms.
+
+use utoipa::openapi::path::{Operation, Parameter};
+use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+
+use crate::http::page::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::http::problem::{BODY_TOO_LARGE, Kind, MEDIA_TYPE, TOO_SLOW};
+
+/// Semver 2.0, with numbers of up to 15 digits.
+const VERSION: &str = r"^(0|[1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,14})(-(0|[1-9][0-9]{0,14}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]{0,14}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$";
+/// A row's number or UUID.
+const HANDLE: &str = r"^(0|[1-9][0-9]{0,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$";
+/// Names that others chose.
+const OPAQUE: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,64}$";
+const KEY_ID: &str = "^[0-9a-f]{12}$";
+const ETAG: &str = r#"^(\*|(W/)?"[0-9]{1,18}(-[0-9a-f]+)?")$"#;
+const SHA256: &str = "^[0-9a-fA-F]{64}$";
+const MD5: &str = "^[0-9a-fA-F]{32}$";
+const FORMAT: &str = "^(csv|ndjson)$";
+/// Where an order is named, each name is a word before the semicolon.
+const NO_ORDERS: [&str; 4] = ["of", "the", "targets", "or"];
+
+/// Adds the bounds, and the refusals of whatever takes a body.
+pub fn add(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in all.into_iter().flatten() {
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    bound(parameter);
+                }
+            }
+            if operation.request_body.is_some() {
+                refusals_of_bodies(operation);
+            }
+        }
+    }
+    let schemas = document.components.iter_mut().flat_map(|components| components.schemas.values_mut());
+    for schema in schemas {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            for (name, property) in &mut object.properties {
+                if let RefOr::T(Schema::Object(property)) = property {
+                    field(name, property);
+                }
+            }
+        }
+    }
+}
+
+fn bound(parameter: &mut Parameter) {
+    let orders = parameter.description.as_deref().map(orders);
+    let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema else { return };
+    match parameter.name.as_str() {
+        "limit" => {
+            schema.minimum = Some(1.into());
+            schema.maximum = Some(MAX_LIMIT.into());
+            schema.default = Some(DEFAULT_LIMIT.into());
+        }
+        "sort" => schema.pattern = orders,
+        "format" => schema.pattern = Some(FORMAT.into()),
+        "version" | "firmware_version" => version(schema),
+        "rollout_id" => schema.pattern = Some(HANDLE.into()),
+        "printer_id" | "user_id" => schema.pattern = Some(OPAQUE.into()),
+        "key_id" => schema.pattern = Some(KEY_ID.into()),
+        "If-Match" => schema.pattern = Some(ETAG.into()),
+        _ => {}
+    }
+}
+
+/// `number or created_at; …` as a pattern for either, in both directions.
+fn orders(description: &str) -> String {
+    let named =
+        description.split(';').next().and_then(|text| text.split(" unless").next()).unwrap_or_default();
+    let words = named.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let words: Vec<_> = words.filter(|word| !word.is_empty() && !NO_ORDERS.contains(word)).collect();
+    format!("^-?({})$", words.join("|"))
+}
+
+fn version(schema: &mut Object) {
+    schema.pattern = Some(VERSION.into());
+    schema.max_length = Some(64);
+}
+
+fn field(name: &str, schema: &mut Object) {
+    let is_text = match &schema.schema_type {
+        SchemaType::Type(kind) => *kind == Type::String,
+        SchemaType::Array(kinds) => kinds.contains(&Type::String),
+        SchemaType::AnyValue => false,
+    };
+    match name {
+        "version"
+        | "firmware_version"
+        | "to_version"
+        | "min_version"
+        | "max_version"
+        | "min_upgrade_version"
+        | "previous_version"
+            if is_text && schema.format.is_none() =>
+        {
+            version(schema);
+        }
+        "sha256" if is_text => schema.pattern = Some(SHA256.into()),
+        "md5" | "md5_checksum" if is_text => schema.pattern = Some(MD5.into()),
+        _ => {}
+    }
+}
+
+fn refusals_of_bodies(operation: &mut Operation) {
+    for Kind { status, title, .. } in [&TOO_SLOW, &BODY_TOO_LARGE, &MEDIA_TYPE] {
+        // What the operation says of it itself stays.
+        operation.responses.responses.entry(status.to_string()).or_insert_with(|| {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let response = ResponseBuilder::new().description(*title);
+            response.content("application/problem+json", content).build().into()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_read_from_their_description() {
+        assert_eq!(
+            orders("released_at, version or number; - in front turns it round"),
+            "^-?(released_at|version|number)$"
+        );
+        assert_eq!(orders("of the targets: number; -number, the newest first, unless given"), "^-?(number)$");
+    }
+}
