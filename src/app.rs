@@ -75,6 +75,9 @@ pub enum Error {
     /// The CDN's key cannot sign.
     #[error("CDN_PRIVATE_KEY_FILE {0}")]
     CdnKey(#[from] BadKey),
+    /// No TLS for requests to the OpenID issuer.
+    #[error("the client for OIDC_ISSUER cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
     /// No bucket.
     #[error(
         "the bucket `{bucket}` cannot be used: {error}. Check S3_BUCKET, AWS_ENDPOINT_URL_S3 and the credentials."
@@ -212,6 +215,7 @@ pub fn assemble(
         shutdown: shutdown.clone(),
     };
     let state = Parts {
+        access: auth::Access::new(config, &pool, &clock)?,
         intake: Intake::start(&pool, replica, &clock, &shutdown.hard),
         pool,
         clock,
@@ -273,11 +277,13 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(events::http::routes())
         .merge(stats::http::routes())
         .merge(auth::http::routes())
+        .merge(auth::session::http::routes())
+        .merge(auth::oidc::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
-    let gate = auth::Gate::new(&config.auth, &state.pool, &state.clock, &document);
+    let gate = auth::Gate::new(state.access.clone(), &document);
     let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
     Router::new()
         .merge(api)

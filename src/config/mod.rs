@@ -5,6 +5,7 @@
 //! README.
 
 mod parts;
+mod people;
 mod reader;
 mod settings;
 
@@ -19,6 +20,8 @@ use url::Url;
 
 pub use self::parts::Connections;
 use self::parts::{PER_ADDRESS, read_auth, read_connections, read_delivery, read_storage};
+use self::people::read_people;
+pub use self::people::{Client, Oidc, People, ROLES, is_private};
 use self::reader::Reader;
 pub use self::settings::{SETTINGS, Setting};
 
@@ -154,6 +157,8 @@ pub struct Config {
     pub downloads: Downloads,
     /// Who may call REST.
     pub auth: Auth,
+    /// How people are known.
+    pub people: People,
     /// Browser pages of other origins.
     pub cors: Cors,
     /// Largest image, in bytes.
@@ -235,6 +240,7 @@ impl Config {
                 read.wrong.push(format!("CORS_ALLOWED_ORIGINS: `{origin}` must be an origin such as https://console.example.com, or *."));
             }
         }
+        let people = read_people(&mut read, base_url.trim_end_matches('/'), matches!(auth, Auth::On { .. }));
         let config = Self {
             database_url,
             database_max_connections: read.number("DATABASE_MAX_CONNECTIONS", 20, 2, 1000),
@@ -255,6 +261,7 @@ impl Config {
             },
             internal_addr: read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000))),
             auth,
+            people,
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),
