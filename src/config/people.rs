@@ -169,3 +169,81 @@ fn read_roles(
     }
     roles
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Error};
+
+    const ISSUER: (&str, &str) = ("OIDC_ISSUER", "https://idp.example.com/realms/print");
+    const ROLES: (&str, &str) = ("OIDC_ROLES", "ota-admins=admin");
+    const CLIENT: (&str, &str) = ("OIDC_CLIENT_ID", "ota");
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, Error> {
+        let least = [("DATABASE_URL", "postgres://db/pm"), ("BASE_URL", "https://ota.example.com")];
+        // What comes later wins.
+        let all = [&least, pairs].concat();
+        Config::from_lookup(&|name| {
+            all.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_issuer_needs_no_more_than_roles_and_a_name_for_us() -> Result<(), Error> {
+        assert!(read(&[])?.people.oidc.is_none());
+        let oidc = read(&[ISSUER, ROLES, CLIENT])?.people.oidc.unwrap();
+        let found = (oidc.issuer.as_str(), oidc.audience.as_str(), oidc.role_claim.as_str());
+        assert_eq!(found, (ISSUER.1, "ota", "groups"));
+        assert!(oidc.client.unwrap().secret.is_none() && oidc.users_claim.is_none());
+        // GitHub Actions: nobody logs in, and the values have slashes, colons and an equals sign.
+        let oidc = read(&[
+            ("OIDC_ISSUER", "https://token.actions.githubusercontent.com"),
+            ("OIDC_AUDIENCE", "https://ota.example.com"),
+            ("OIDC_ROLE_CLAIM", "sub"),
+            ("OIDC_ROLES", "repo:acme/printer:ref:refs/heads/main=release, a=b=viewer"),
+            ("BASE_URL", "http://ota.internal"),
+        ]);
+        let oidc = oidc?.people.oidc.unwrap();
+        let role = |value: &str, role: &str| (value.to_owned(), role.to_owned());
+        assert_eq!(
+            oidc.roles,
+            [role("repo:acme/printer:ref:refs/heads/main", "release"), role("a=b", "viewer")]
+        );
+        assert!(oidc.client.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn half_a_configuration_stops_the_start_and_names_the_other_half() {
+        let secret = ("OIDC_CLIENT_SECRET_FILE", "/nowhere/secret");
+        let wrong = |pairs: &[(&str, &str)], part: &str| {
+            let text = read(pairs).map(|_| ()).map_err(|error| error.to_string()).unwrap_err();
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        };
+        wrong(&[CLIENT], "OIDC_ISSUER must be set");
+        wrong(&[("OIDC_USERS_CLAIM", "t")], "OIDC_ISSUER must be set");
+        wrong(&[ISSUER, CLIENT], "OIDC_ROLES must be set");
+        wrong(&[ISSUER, ROLES], "OIDC_CLIENT_ID must be set");
+        wrong(&[ISSUER, ROLES, ("OIDC_AUDIENCE", "a"), secret], "SECRET_FILE goes with OIDC_CLIENT_ID");
+        wrong(&[("SESSION_SECONDS", "60")], "SESSION_SECONDS=`60`: must be a whole number from 300");
+        for (name, value, part) in [
+            ("OIDC_ROLES", "ota-admins", "OIDC_ROLES: `ota-admins` must be"),
+            ("OIDC_ROLES", "a=king", "roles are admin, release"),
+            ("OIDC_ROLES", "=admin", "OIDC_ROLES: `=admin` must be"),
+            ("OIDC_ROLES", "a=admin,", "OIDC_ROLES: `` must be"),
+            ("OIDC_ISSUER", "http://idp.example.com", "OIDC_ISSUER=`http://idp.example.com`: must be"),
+            ("OIDC_ISSUER", "https://idp.example.com?a=b", "without a query"),
+            ("OIDC_ISSUER", "idp", "must be an https:// URL"),
+            ("OIDC_SCOPES", "profile", "OIDC_SCOPES=`profile`: must name `openid`"),
+            (secret.0, secret.1, "/nowhere/secret cannot be read"),
+            ("BASE_URL", "http://ota.example.com", "BASE_URL=`http://ota.example.com`: must be"),
+        ] {
+            wrong(&[ISSUER, CLIENT, ROLES, (name, value)], part);
+        }
+        let off = [ISSUER, CLIENT, ROLES, ("AUTH", "off"), ("LISTEN_ADDR", "127.0.0.1:8000")];
+        wrong(&off, "OIDC_ISSUER goes with AUTH=on");
+        let world = ("OIDC_ISSUER", "https://token.actions.githubusercontent.com");
+        wrong(&[CLIENT, world, ("OIDC_ROLES", "*=viewer")], "knows the whole world");
+        let here = [("OIDC_ISSUER", "http://[::1]:8080/a"), ("BASE_URL", "http://localhost:8000")];
+        assert!(read(&[&[CLIENT, ROLES], &here[..]].concat()).is_ok());
+    }
+}

@@ -17,6 +17,7 @@ mod keys;
 mod line;
 mod markdown;
 mod owners;
+mod people;
 mod readme;
 mod replicas;
 mod reports;
