@@ -34,7 +34,7 @@ impl From<Error> for Problem {
             Error::Refused(refused) => {
                 Self::new(&problem::NOT_ADMITTED, format!("You are known, and not let in: {refused}."))
             }
-            Error::Denied(_) | Error::Unknown | Error::Lacks(_) => failed(&error),
+            Error::Denied(_) | Error::Exchange(_) | Error::Unknown | Error::Lacks(_) => failed(&error),
             Error::ReturnTo => {
                 Self::field("return_to", "must be a path of this server, as in /console?tab=rollouts")
             }

@@ -32,8 +32,19 @@ const MOST_KEYS: usize = 100;
 
 /// The issuer does not answer, or not as it should.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Away(pub String);
+pub enum Away {
+    /// Nothing that can be read.
+    #[error("{0}")]
+    Silent(String),
+    /// An answer that is none.
+    #[error("{what} cannot be read: it answers {status}")]
+    Says {
+        /// What was asked for.
+        what: &'static str,
+        /// The status of HTTP.
+        status: u16,
+    },
+}
 
 /// Where the issuer's parts are (OpenID Connect Discovery, section 3).
 #[derive(Clone, Debug, Deserialize)]
@@ -134,7 +145,7 @@ impl Issuer {
             }
         }
         if tried.is_some_and(|at| now < at + PAUSE) {
-            return Err(Away("it was asked a moment ago".into()));
+            return Err(Away::Silent("it was asked a moment ago".into()));
         }
         let read = self.read_now().await;
         let now = self.clock.now();
@@ -157,7 +168,9 @@ impl Issuer {
         let metadata: Metadata = self.ask(self.client.get(&address), "its discovery document").await?;
         if metadata.issuer != self.name {
             let Metadata { issuer, .. } = metadata;
-            return Err(Away(format!("it calls itself {issuer}; OIDC_ISSUER must be that, to the letter")));
+            return Err(Away::Silent(format!(
+                "it calls itself {issuer}; OIDC_ISSUER must be that, to the letter"
+            )));
         }
         let parts = [
             Some(&metadata.jwks_uri),
@@ -165,7 +178,7 @@ impl Issuer {
             metadata.token_endpoint.as_ref(),
         ];
         if let Some(open) = parts.into_iter().flatten().find(|url| !is_private(url)) {
-            return Err(Away(format!("it names {open}, which is no https:// URL")));
+            return Err(Away::Silent(format!("it names {open}, which is no https:// URL")));
         }
         #[derive(Deserialize)]
         struct Set {
@@ -178,8 +191,12 @@ impl Issuer {
     }
 
     /// Sends a request that was made with [`client`](Self::client); `what` names the answer.
-    pub async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder, what: &str) -> Result<T, Away> {
-        let away = |why: String| Away(format!("{what} cannot be read: {why}"));
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        what: &'static str,
+    ) -> Result<T, Away> {
+        let away = |why: String| Away::Silent(format!("{what} cannot be read: {why}"));
         // The address may hold no secret, but what reqwest says of it is long.
         let failed = |error: reqwest::Error| {
             let error = error.without_url();
@@ -190,7 +207,7 @@ impl Issuer {
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         if !status.is_success() {
-            return Err(away(format!("it answers {}", status.as_u16())));
+            return Err(Away::Says { what, status: status.as_u16() });
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use super::{Error, Oidc, db, grants, jwt};
+use super::{Away, Error, Oidc, db, grants, jwt};
 use crate::auth::key::{Fingerprint, random};
 use crate::auth::session::Person;
 use crate::config::Client;
@@ -146,7 +146,11 @@ impl Oidc {
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
             .body(Serializer::new(String::new()).extend_pairs(fields).finish());
-        Ok(self.issuer.ask(request, "the tokens for the code").await?)
+        self.issuer.ask(request, "the tokens for the code").await.map_err(|away| match away {
+            // It is there, and does not want this code, or us.
+            Away::Says { status: status @ 400..500, .. } => Error::Exchange(status),
+            away => away.into(),
+        })
     }
 }
 

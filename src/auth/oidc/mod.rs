@@ -59,6 +59,11 @@ pub enum Error {
     /// The provider said no.
     #[error("the provider let nobody in: {0}")]
     Denied(String),
+    /// The provider gives nothing for the code.
+    #[error(
+        "the provider gives no token for the code and answers {0}; if it stays, compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET_FILE with the provider's settings"
+    )]
+    Exchange(u16),
     /// Not our login, or not this browser's.
     #[error("this login was ended already, is older than ten minutes, or was begun in another browser")]
     Unknown,

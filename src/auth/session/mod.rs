@@ -134,6 +134,9 @@ impl Sessions {
         db::insert(&mut tx, &session.id, who, &who.person(), now, session.expires_at).await?;
         db::trim(&mut tx, &who.person(), MOST).await?;
         tx.commit().await?;
+        if let Some(earlier) = earlier {
+            self.rows.invalidate(Fingerprint::of(earlier).bytes()).await;
+        }
         Ok(NewSession { id: id.into(), session })
     }
 
@@ -157,7 +160,7 @@ impl Sessions {
     /// Logs somebody out: here at once, elsewhere a second later.
     pub async fn end(&self, session: &Session) -> Result<(), sqlx::Error> {
         db::end(&mut *self.pool.acquire().await?, &session.id).await?;
-        self.rows.invalidate(&session.id.bytes().to_vec()).await;
+        self.rows.invalidate(session.id.bytes()).await;
         Ok(())
     }
 

@@ -87,7 +87,8 @@ async fn every_kind_of_key_and_client_logs_in(pool: PgPool) {
         assert_eq!(log_in(&world.server).await.1.status, 303, "key {round}");
     }
     world.provider.wants_secret(false);
-    refused(log_in(&world.server).await.1, 503, "unavailable");
+    let why = refused(log_in(&world.server).await.1, 400, "login-failed");
+    assert!(why.contains("answers 401") && why.contains("OIDC_CLIENT_SECRET_FILE"), "{why}");
     world.server.stop().await;
 }
 
@@ -105,7 +106,8 @@ async fn a_login_belongs_to_one_browser_and_is_ended_once(pool: PgPool) {
     // Their code under the victim's own state: the provider wants the other verifier.
     let code =
         Url::parse(&theirs).unwrap().query_pairs().find(|(name, _)| name == "code").unwrap().1.to_string();
-    refused(finish(&mut victim, &with(&own, "code", Some(&code))).await, 503, "unavailable");
+    let why = refused(finish(&mut victim, &with(&own, "code", Some(&code))).await, 400, "login-failed");
+    assert!(why.contains("answers 400"), "{why}");
 
     for (name, value) in [("state", Some("0".repeat(64))), ("state", None), ("state", Some(String::new()))] {
         let (mut browser, back) = begin().await;

@@ -273,7 +273,6 @@ async fn a_login_is_new_whatever_the_browser_brought_and_nobody_has_too_many(poo
     let mut planted = Guest { browser: guest.browser.clone(), csrf: guest.csrf.clone() };
     guest.again(server, BOOTSTRAP).await;
     assert!(guest.id() != planted.id() && guest.csrf != planted.csrf, "the session is another one");
-    tokio::time::sleep(BELIEVED).await;
     assert!(guest.is_in(server).await && !planted.is_in(server).await, "the earlier one is over");
     let host = server.url("").replace("http://", "");
     let mut made_up = Guest { browser: Browser::new(), csrf: String::new() };
