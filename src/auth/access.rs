@@ -56,11 +56,12 @@ impl Access {
         })))
     }
 
-    /// Whoever makes a request, and the session, where it is one.
+    /// Whoever makes a request, and the session, where it is one. `is_use` as in [`Sessions::find`].
     pub(super) async fn caller(
         &self,
         method: &Method,
         headers: &HeaderMap,
+        is_use: bool,
     ) -> Result<(Caller, Option<Session>), Problem> {
         let keys = given(headers);
         match (keys.as_slice(), cookie::values(headers, cookie::SESSION).as_slice()) {
@@ -69,7 +70,7 @@ impl Access {
                 self.with(key.trim(), is_bearer).await.map(|caller| (caller, None))
             }
             ([], [cookie]) => {
-                let (caller, session) = self.in_session(cookie).await?;
+                let (caller, session) = self.in_session(cookie, is_use).await?;
                 self.is_meant(method, headers, &session)?;
                 Ok((caller, Some(session)))
             }
@@ -107,11 +108,9 @@ impl Access {
         Ok((caller, who))
     }
 
-    async fn in_session(&self, cookie: &str) -> Result<(Caller, Session), Problem> {
-        let found = self.sessions.find(cookie).await;
-        let found = found.map_err(|error| Problem::unavailable("The database", error))?;
+    async fn in_session(&self, cookie: &str, is_use: bool) -> Result<(Caller, Session), Problem> {
         let over = || refused("The session is over; log in again.");
-        let (session, who) = found.ok_or_else(over)?;
+        let (session, who) = self.sessions.find(cookie, is_use).await?.ok_or_else(over)?;
         let caller = match who {
             Who::Person(person) => person.into(),
             Who::Key(id, fingerprint) => self.keys.open(id, &fingerprint).await?.ok_or_else(over)?,

@@ -18,10 +18,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use moka::future::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgPool;
@@ -40,6 +42,9 @@ use crate::http::problem::{self, Problem};
 const BELIEVED: Duration = Duration::from_secs(1);
 /// Rows that are remembered at once.
 const REMEMBERED: u64 = 10_000;
+
+/// The operation whose answer does not end by itself: it ends with the key, token or session that opened it.
+const ENDLESS: &str = "watchEvents";
 
 /// Whoever made a request; handlers find it in its extensions.
 #[derive(Clone, Debug)]
@@ -114,8 +119,21 @@ impl Gate {
         headers: &HeaderMap,
     ) -> Result<(Caller, Option<Session>), Problem> {
         match &self.0.access {
-            Some(access) => access.caller(method, headers).await,
+            Some(access) => access.caller(method, headers, true).await,
             None => Ok((Caller::admin("anonymous"), None)),
+        }
+    }
+
+    /// Ends when what a request showed opens nothing any more.
+    async fn until_over(self, headers: HeaderMap) {
+        let Some(access) = &self.0.access else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(BELIEVED).await;
+            let still = access.caller(&Method::GET, &headers, false).await;
+            // A database that is away ends nobody's.
+            if still.is_err_and(|problem| problem.is(&problem::UNAUTHORIZED)) {
+                return;
+            }
         }
     }
 
@@ -225,6 +243,8 @@ pub async fn require(State(gate): State<Gate>, mut request: Request, next: Next)
         Ok(found) => found,
     };
     let admitted = gate.admit(&caller, request.method(), route);
+    let is_endless = gate.operation(request.method(), route).is_some_and(|(id, _)| id == ENDLESS);
+    let shown = is_endless.then(|| request.headers().clone());
     let actor = Actor(caller.name.to_string());
     request.extensions_mut().insert(caller);
     session.map(|session| request.extensions_mut().insert(session));
@@ -233,7 +253,12 @@ pub async fn require(State(gate): State<Gate>, mut request: Request, next: Next)
         Err(problem) => problem.into_response(),
     };
     response.extensions_mut().insert(actor);
-    response
+    match shown {
+        Some(headers) => response.map(|body| {
+            Body::from_stream(body.into_data_stream().take_until(Box::pin(gate.until_over(headers))))
+        }),
+        None => response,
+    }
 }
 
 /// Takes the cookie of a session that is over away, or it would stand beside every key that the browser sends.

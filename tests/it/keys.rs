@@ -77,8 +77,12 @@ async fn each_role_opens_what_it_should_and_nothing_else(pool: PgPool) {
             assert!(!path.contains('{'), "{path}");
             let body = (method != Method::GET).then(|| json!({"nonsense": 1}));
             for none in [None, Some("a-key-of-more-than-24-characterS"), Some("pmk_000000000000_00")] {
-                let answer = ask(&server, none, method.clone(), &path, body.clone()).await;
-                assert_eq!(answer.status == 401, !open, "{method} {path} with {none:?}: {}", answer.status);
+                let request = server.request(method.clone(), &path);
+                let request = none.iter().fold(request, |request, key| request.bearer_auth(key));
+                let request = body.iter().fold(request, |request, body| request.json(body));
+                // Only its head: a stream of events does not end.
+                let status = request.send().await.unwrap().status();
+                assert_eq!(status == 401, !open, "{method} {path} with {none:?}: {status}");
             }
             for (role, key) in &keys {
                 let request = server.request(method.clone(), &path).header("x-api-key", key);

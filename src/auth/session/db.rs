@@ -10,13 +10,11 @@ use crate::auth::role::Role;
 use crate::auth::scope::Scope;
 use crate::clock::Time;
 
-/// How exactly `last_used_at` is kept.
-const USE: Duration = Duration::from_secs(60);
-
 /// A session as it is kept.
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) who: Who,
-    last_used_at: Time,
+    pub(super) last_used_at: Time,
     pub(super) expires_at: Time,
 }
 
@@ -69,19 +67,13 @@ pub(super) async fn trim(conn: &mut PgConnection, person: &str, most: i64) -> Re
     Ok(())
 }
 
-/// The session, for somebody who uses it.
-pub(super) async fn used(
-    conn: &mut PgConnection,
-    id: &Fingerprint,
-    now: Time,
-    idle: Duration,
-) -> Result<Option<Row>, sqlx::Error> {
+pub(super) async fn find(conn: &mut PgConnection, id: &Fingerprint) -> Result<Option<Row>, sqlx::Error> {
     let found = sqlx::query!(
         r#"select person, key_id, key_sha256, name, role as "role: Role", user_ids, last_used_at, expires_at
            from sessions where id_sha256 = $1"#,
         id.bytes()
     );
-    let Some(found) = found.fetch_optional(&mut *conn).await? else { return Ok(None) };
+    let Some(found) = found.fetch_optional(conn).await? else { return Ok(None) };
     let who = match (found.role, found.key_sha256) {
         (Some(role), _) => Who::Person(Person {
             id: found.person,
@@ -96,19 +88,25 @@ pub(super) async fn used(
             Who::Key(id, key)
         }
     };
-    let mut row = Row { who, last_used_at: found.last_used_at, expires_at: found.expires_at };
-    if row.is_live(now, idle) && now >= row.last_used_at + USE {
-        sqlx::query!(
-            "update sessions set last_used_at = $2 where id_sha256 = $1 and last_used_at = $3",
-            id.bytes(),
-            now,
-            row.last_used_at
-        )
-        .execute(conn)
-        .await?;
-        row.last_used_at = now;
-    }
-    Ok(Some(row))
+    Ok(Some(Row { who, last_used_at: found.last_used_at, expires_at: found.expires_at }))
+}
+
+/// Writes down that somebody uses it, unless somebody did since `row` was read.
+pub(super) async fn touch(
+    conn: &mut PgConnection,
+    id: &Fingerprint,
+    row: &Row,
+    now: Time,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update sessions set last_used_at = $2 where id_sha256 = $1 and last_used_at = $3",
+        id.bytes(),
+        now,
+        row.last_used_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn end(conn: &mut PgConnection, id: &Fingerprint) -> Result<(), sqlx::Error> {

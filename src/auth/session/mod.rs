@@ -31,6 +31,8 @@ use crate::http::problem::{self, Problem};
 
 /// Bytes of an id, which is written in hexadecimal digits.
 const ID: usize = 32;
+/// How exactly it is kept when somebody was last there.
+const USE: Duration = Duration::from_secs(60);
 /// Logins of one person at once; a further one ends the oldest.
 pub const MOST: i64 = 10;
 
@@ -140,21 +142,24 @@ impl Sessions {
         Ok(NewSession { id: id.into(), session })
     }
 
-    /// Whose cookie this is; none when it is nobody's, or the login is over.
-    pub async fn find(&self, text: &str) -> Result<Option<(Session, Who)>, Arc<sqlx::Error>> {
+    /// Whose cookie this is; none when it is nobody's, or the login is over. `is_use`: somebody does something, and is not
+    /// only listening still.
+    pub async fn find(&self, text: &str, is_use: bool) -> Result<Option<(Session, Who)>, Problem> {
         if !is_hex(text, ID) {
             return Ok(None);
         }
         let (id, now) = (Fingerprint::of(text), self.clock.now());
-        let read = async {
-            let mut conn = self.pool.acquire().await?;
-            db::used(&mut conn, &id, now, self.idle).await.map(|row| row.map(Arc::new))
-        };
-        let row = self.rows.try_get_with(id.bytes().to_vec(), read).await?;
-        Ok(row.filter(|row| row.is_live(now, self.idle)).map(|row| {
-            let session = Session { csrf: csrf(text), expires_at: row.expires_at, id };
-            (session, row.who.clone())
-        }))
+        let read =
+            async { db::find(&mut *self.pool.acquire().await?, &id).await.map(|row| row.map(Arc::new)) };
+        let row = self.rows.try_get_with(id.bytes().to_vec(), read).await;
+        let row = row.map_err(|error: Arc<sqlx::Error>| Problem::unavailable("The database", error))?;
+        let Some(row) = row.filter(|row| row.is_live(now, self.idle)) else { return Ok(None) };
+        if is_use && now >= row.last_used_at + USE {
+            db::touch(&mut *self.pool.acquire().await?, &id, &row, now).await?;
+            self.rows.invalidate(id.bytes()).await;
+        }
+        let session = Session { csrf: csrf(text), expires_at: row.expires_at, id };
+        Ok(Some((session, row.who.clone())))
     }
 
     /// Logs somebody out: here at once, elsewhere a second later.

@@ -116,13 +116,15 @@ async fn a_login_belongs_to_one_browser_and_is_ended_once(pool: PgPool) {
         refused(finish(&mut browser, &twice).await, 400, "login-failed");
         // Nothing of this used the login up.
         assert_eq!(finish(&mut browser, &back).await.status, 303);
-        // This did.
-        refused(finish(&mut browser, &back).await, 400, "login-failed");
+        // This did, whatever the provider thinks of a second use.
+        let why = refused(finish(&mut browser, &back).await, 400, "login-failed");
+        assert!(why.contains("ended already"), "{why}");
     }
     let (mut browser, back) = begin().await;
     let copy = browser.clone();
     assert_eq!(finish(&mut browser, &back).await.status, 303);
-    refused(finish(&mut copy.clone(), &back).await, 400, "login-failed");
+    let why = refused(finish(&mut copy.clone(), &back).await, 400, "login-failed");
+    assert!(why.contains("ended already"), "{why}");
 
     // Another issuer's answer (RFC 9207), none, no code, a refusal.
     for (name, value, part) in [
@@ -254,6 +256,31 @@ async fn a_provider_that_is_away_keeps_nobody_with_a_key_out(pool: PgPool) {
     assert_eq!(answer.status, 303);
     assert_eq!(session(&mut browser, &server).await.expect(200)["role"], "viewer");
     server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_provider_that_is_not_what_it_says_is_not_listened_to(pool: PgPool) {
+    let world = World::new(pool, &[]).await;
+    let (server, issuer) = (&world.server, &world.provider.issuer);
+    for lies in [
+        json!({"issuer": "https://evil.example"}),
+        json!({"issuer": format!("{issuer}/")}),
+        json!({"token_endpoint": "http://evil.example/token"}),
+        json!({"authorization_endpoint": "javascript:alert(1)"}),
+        json!({"jwks_uri": "http://192.0.2.1/keys"}),
+        json!({"jwks_uri": "file:///etc/passwd"}),
+        json!({"jwks_uri": null}),
+        // More than anybody needs to say.
+        json!({"padding": "x".repeat(300 << 10)}),
+    ] {
+        world.provider.lie(lies);
+        world.clock.advance(Duration::from_secs(6));
+        refused(finish(&mut Browser::new(), &server.url("/auth/login")).await, 503, "unavailable");
+    }
+    world.provider.lie(json!({}));
+    world.clock.advance(Duration::from_secs(6));
+    assert_eq!(log_in(server).await.1.status, 303);
+    world.server.stop().await;
 }
 
 #[sqlx::test]

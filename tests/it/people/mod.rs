@@ -2,6 +2,7 @@
 
 mod browser;
 mod logins;
+mod logs;
 mod provider;
 mod sessions;
 mod tokens;

@@ -48,6 +48,8 @@ struct World {
     twist: Option<Twist>,
     /// By code: what the authorization request said.
     codes: BTreeMap<String, BTreeMap<String, String>>,
+    /// What the discovery document says instead.
+    lies: Value,
     away: bool,
     has_secret: bool,
     /// Requests for the keys.
@@ -162,6 +164,7 @@ impl Provider {
             person: json!({"sub": "ada"}),
             twist: None,
             codes: BTreeMap::new(),
+            lies: json!({}),
             away: false,
             has_secret: false,
             read: 0,
@@ -196,6 +199,11 @@ impl Provider {
 
     pub fn honest(&self) {
         self.with(|world| world.twist = None);
+    }
+
+    /// What it says of itself that is not so.
+    pub fn lie(&self, lies: Value) {
+        self.with(|world| world.lies = lies);
     }
 
     pub fn away(&self, away: bool) {
@@ -243,9 +251,13 @@ async fn discovery(State(provider): State<Provider>) -> Response {
         return StatusCode::BAD_GATEWAY.into_response();
     }
     let issuer = &provider.issuer;
-    let document = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
+    let mut document = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
         "authorization_endpoint": format!("{issuer}/authorize"), "token_endpoint": format!("{issuer}/token"),
         "authorization_response_iss_parameter_supported": true});
+    let lies = provider.with(|world| world.lies.clone());
+    for (name, value) in lies.as_object().unwrap() {
+        document[name] = value.clone();
+    }
     document.to_string().into_response()
 }
 
@@ -277,7 +289,7 @@ async fn authorize(State(provider): State<Provider>, RawQuery(query): RawQuery) 
     let (state, back) = (asked["state"].clone(), asked["redirect_uri"].clone());
     let code = provider.with(|world| {
         world.serial += 1;
-        let code = format!("code {}", world.serial);
+        let code = format!("c0de-{}-of-the-provider", world.serial);
         world.codes.insert(code.clone(), asked);
         code
     });

@@ -239,17 +239,32 @@ async fn a_session_ends_by_logout_by_its_key_and_by_time_on_every_replica(pool: 
     assert!(!b.is_in(server).await && !c.is_in(&other).await, "the rotated secret's sessions are over");
     let mut d = Guest::log_in(&other, second["key"].as_str().unwrap()).await;
     assert!(d.is_in(server).await && d.is_in(&other).await);
+    let cookie = format!("{COOKIE}={}", d.id());
+    let watch =
+        async |request: reqwest::RequestBuilder| request.send().await.unwrap().error_for_status().unwrap();
+    let mut streams = vec![
+        watch(other.request(Method::GET, "/api/events").header("cookie", cookie)).await,
+        watch(server.request(Method::GET, "/api/events").bearer_auth(second["key"].as_str().unwrap())).await,
+    ];
+    let mut kept = watch(server.request(Method::GET, "/api/events").bearer_auth(BOOTSTRAP)).await;
     with_key(server, BOOTSTRAP, Method::DELETE, &path, None).await.expect(204);
     tokio::time::sleep(ENDED_WITHIN).await;
+    for stream in &mut streams {
+        let rest = async { while stream.chunk().await.unwrap().is_some() {} };
+        tokio::time::timeout(BELIEVED, rest).await.expect("what it opened is over, too");
+    }
+    let rest = async { while kept.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(BELIEVED, rest).await.expect_err("others go on");
+    drop(kept);
     assert!(!d.is_in(server).await && !d.is_in(&other).await, "the revoked key's session is over");
 
     let mut e = Guest::log_in(server, BOOTSTRAP).await;
-    for _ in 0..5 {
+    for _ in 0..6 {
         world.clock.advance(Duration::from_secs(599));
         tokio::time::sleep(BELIEVED).await;
         assert!(e.is_in(server).await, "somebody uses it");
     }
-    world.clock.advance(Duration::from_secs(3600 - 5 * 599));
+    world.clock.advance(Duration::from_secs(3600 - 6 * 599));
     assert!(!e.is_in(server).await, "however much it is used");
     let mut f = Guest::log_in(server, BOOTSTRAP).await;
     world.clock.advance(Duration::from_secs(600));

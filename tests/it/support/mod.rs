@@ -253,7 +253,7 @@ impl Server {
 }
 
 /// An address that nobody listens on.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
