@@ -80,6 +80,9 @@ pub enum Error {
     /// No certificate.
     #[error("{0}")]
     Tls(#[from] http::tls::Error),
+    /// No TLS for requests to the OpenID issuer.
+    #[error("the client for OIDC_ISSUER cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
     /// No bucket.
     #[error(
         "the bucket `{bucket}` cannot be used: {error}. Check S3_BUCKET, AWS_ENDPOINT_URL_S3 and the credentials."
@@ -227,6 +230,7 @@ pub fn assemble(
         by: auth::Caller::admin("server"),
     };
     let state = Parts {
+        access: auth::Access::new(config, &pool, &clock)?,
         intake: Intake::start(&pool, replica, config.printer_auth, &clock, &shutdown.hard),
         pool,
         clock,
@@ -295,11 +299,13 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
         .merge(stats::http::routes())
         .merge(auth::http::routes())
         .merge(audit::http::routes())
+        .merge(auth::session::http::routes())
+        .merge(auth::oidc::http::routes())
 }
 
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
-    let gate = auth::Gate::new(&config.auth, &state.pool, &state.clock, &document);
+    let gate = auth::Gate::new(state.access.clone(), &document);
     let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
     let rate = RestRate::new(config.edge.rest);
     let by_https = config.edge.tls.is_some() || config.base_url.starts_with("https:");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
+use crate::auth::Access;
 use crate::clock::Clock;
 use crate::config::Attempts;
 use crate::events::Feed;
@@ -28,6 +29,8 @@ pub struct Parts {
     pub pool: PgPool,
     /// Time.
     pub clock: Clock,
+    /// Who may call REST; none when everybody may.
+    pub access: Option<Arc<Access>>,
     /// This process.
     pub replica: ReplicaId,
     /// What uploads need; also the way to the bucket.

@@ -29,6 +29,13 @@ pub struct Actor {
     pub trace_id: Option<Arc<str>>,
 }
 
+impl Actor {
+    /// Somebody, on no occasion yet.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
 /// Begins a transaction whose changes are this actor's.
 pub async fn begin(pool: &PgPool, actor: &Actor) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let mut tx = pool.begin().await?;

@@ -47,7 +47,8 @@ impl std::str::FromStr for KeyId {
     }
 }
 
-fn is_hex(text: &str, bytes: usize) -> bool {
+/// Whether it is so many bytes in lower-case hexadecimal digits.
+pub(super) fn is_hex(text: &str, bytes: usize) -> bool {
     text.len() == 2 * bytes && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -59,6 +60,11 @@ impl Fingerprint {
     /// Of this text.
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text).into())
+    }
+
+    /// What was kept of a key.
+    pub(super) fn kept(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().map(Self).ok()
     }
 
     /// In a time that does not tell how much of it is right.
@@ -87,19 +93,22 @@ pub struct NewKey {
 #[error("the system gives no random numbers")]
 pub struct NoChance;
 
+/// So many random bytes, in hexadecimal digits.
+pub(super) fn random<const BYTES: usize>() -> Result<String, NoChance> {
+    let mut bytes = [0; BYTES];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoChance)?;
+    Ok(hex::encode(bytes))
+}
+
 impl NewKey {
     /// With an id of its own.
     pub fn generate() -> Result<Self, NoChance> {
-        let mut id = [0; ID];
-        SystemRandom::new().fill(&mut id).map_err(|_| NoChance)?;
-        Self::with(KeyId(hex::encode(id)))
+        Self::with(KeyId(random::<ID>()?))
     }
 
     /// Another secret for a key that exists.
     pub fn with(id: KeyId) -> Result<Self, NoChance> {
-        let mut secret = [0; SECRET];
-        SystemRandom::new().fill(&mut secret).map_err(|_| NoChance)?;
-        let text = format!("pmk_{id}_{}", hex::encode(secret));
+        let text = format!("pmk_{id}_{}", random::<SECRET>()?);
         let fingerprint = Fingerprint::of(&text);
         Ok(Self { id, text: text.into(), fingerprint })
     }

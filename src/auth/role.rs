@@ -27,6 +27,8 @@ pub enum Role {
 /// What an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Right {
+    /// None: it is open to anybody, who need not say who they are.
+    Open,
     /// To look.
     Read,
     /// To change releases.
@@ -53,6 +55,7 @@ impl Role {
     pub fn may(self, right: Right) -> bool {
         match self {
             Self::Admin => true,
+            _ if right == Right::Open => true,
             Self::Release => matches!(right, Right::Read | Right::Firmware | Right::Rollouts),
             Self::Operator => {
                 matches!(right, Right::Read | Right::Rollouts | Right::Printers | Right::Owners)
@@ -81,6 +84,14 @@ impl Right {
         holders.join(" or ")
     }
 
+    /// For the document.
+    pub fn sentence(self) -> String {
+        match self {
+            Self::Open => "Open to anybody.".into(),
+            _ => format!("Needs a key with the role {}.", self.holders()),
+        }
+    }
+
     /// Whether a scope is wide enough for what the right is about, or why not.
     pub fn within(self, scope: &Scope) -> Result<(), &'static str> {
         match self {
@@ -97,6 +108,7 @@ impl Right {
 
 /// What each operation of the OpenAPI document needs. One that does not stand here is closed to everybody.
 static OPERATIONS: &[(Right, &[&str])] = &[
+    (Right::Open, &["logIn", "beginLogin", "finishLogin"]),
     (
         Right::Read,
         &[
@@ -118,6 +130,8 @@ static OPERATIONS: &[(Right, &[&str])] = &[
             "exportUpdates",
             "getUser",
             "whoAmI",
+            "getSession",
+            "logOut",
         ],
     ),
     (

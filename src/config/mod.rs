@@ -6,6 +6,7 @@
 
 mod edge;
 mod parts;
+mod people;
 mod reader;
 mod settings;
 
@@ -22,6 +23,8 @@ use self::edge::read_edge;
 pub use self::edge::{Edge, RestQuotas, TlsFiles};
 pub use self::parts::Connections;
 use self::parts::{PER_ADDRESS, WRONG_KEYS, read_auth, read_connections, read_delivery, read_storage};
+use self::people::read_people;
+pub use self::people::{Client, Oidc, People, ROLES, is_private};
 use self::reader::Reader;
 pub use self::settings::{SETTINGS, Setting};
 use crate::words::vocabulary;
@@ -175,6 +178,8 @@ pub struct Config {
     pub printer_auth: PrinterAuth,
     /// Wrong keys a minute and address, before printers from there that are not known are not heard.
     pub wrong_keys: NonZeroU32,
+    /// How people are known.
+    pub people: People,
     /// Browser pages of other origins.
     pub cors: Cors,
     /// Largest image, in bytes.
@@ -258,6 +263,7 @@ impl Config {
                 read.wrong.push(format!("CORS_ALLOWED_ORIGINS: `{origin}` must be an origin such as https://console.example.com, or *."));
             }
         }
+        let people = read_people(&mut read, base_url.trim_end_matches('/'), matches!(auth, Auth::On { .. }));
         let config = Self {
             database_url,
             database_max_connections: read.number("DATABASE_MAX_CONNECTIONS", 20, 2, 1000),
@@ -282,6 +288,7 @@ impl Config {
                 text.parse().map_err(|_| "must be `enroll`, `registered` or `open`".to_owned())
             }),
             wrong_keys: read.number("WRONG_PRINTER_KEYS_PER_ADDRESS", WRONG_KEYS, NonZeroU32::MIN, NonZeroU32::MAX),
+            people,
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
             max_firmware_size: read.number("MAX_FIRMWARE_SIZE", 5_242_880, 1, 5 << 30),

@@ -59,6 +59,32 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "file with a first admin key for REST, at least 24 characters; keys are made with it, or with `paperminder-ota key create`",
     ),
+    setting("SESSION_SECONDS", "43200", "longest life of a login; 300 to 2592000"),
+    setting(
+        "SESSION_IDLE_SECONDS",
+        "3600",
+        "silence, to the minute, after which a login is over; 120 to 2592000",
+    ),
+    setting("OIDC_ISSUER", "", "OpenID Connect issuer of people and pipelines, as in its tokens' `iss`"),
+    setting("OIDC_CLIENT_ID", "", "what this server is to the issuer; without it nobody logs in by browser"),
+    setting("OIDC_CLIENT_SECRET_FILE", "", "file with the client's secret; none for a public client"),
+    setting("OIDC_SCOPES", "openid profile email", "scopes that a login asks for, separated by spaces"),
+    setting("OIDC_AUDIENCE", "that of OIDC_CLIENT_ID", "`aud` that a token must have to open REST"),
+    setting(
+        "OIDC_ROLE_CLAIM",
+        "groups",
+        "claim that tells what somebody is, with dots for what is inside, as in realm_access.roles",
+    ),
+    setting(
+        "OIDC_ROLES",
+        "",
+        "roles by the claim's value, as in `ota-admins=admin,acme/printer=release`; `*` is everybody of the issuer",
+    ),
+    setting(
+        "OIDC_USERS_CLAIM",
+        "",
+        "claim that tells whose printers somebody sees; `*` in it: everybody's; unset: everybody sees all",
+    ),
     setting(
         "PRINTER_AUTH",
         "enroll",

@@ -14,6 +14,7 @@ const TABLES: &[(&str, &str)] = &[
     ("events_horizon", "select, update"),
     ("firmware_uploads", "select, insert, delete"),
     ("firmware_versions", "select, insert, update, delete"),
+    ("logins", "select, insert, delete"),
     ("outcomes", "select, insert, update, delete"),
     ("outcomes_log", "select, insert, update, delete"),
     ("owners", "select, insert, update, delete"),
@@ -21,6 +22,7 @@ const TABLES: &[(&str, &str)] = &[
     ("printer_keys", "select, insert, update, delete"),
     ("printers", "select, insert, update"),
     ("replicas", "select, insert, update, delete"),
+    ("sessions", "select, insert, update, delete"),
     ("update_history", "select, insert, update, delete"),
     ("update_rollouts", "select, insert, update"),
 ];

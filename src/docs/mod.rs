@@ -30,7 +30,8 @@ use crate::state::AppState;
         (name = "stats", description = "Numbers for dashboards"),
         (name = "events", description = "What changes, as it changes"),
         (name = "keys", description = "Who may do what"),
-        (name = "audit", description = "Who did what"))
+        (name = "audit", description = "Who did what"),
+        (name = "people", description = "Who is logged in in a browser"))
 )]
 struct Document;
 
@@ -38,15 +39,45 @@ struct Document;
 pub fn router() -> OpenApiRouter<AppState> {
     let mut document = Document::openapi();
     let components = document.components.get_or_insert_default();
-    components.add_security_scheme(
-        "bearer",
-        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
-    );
-    components
-        .add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
-    document.security =
-        Some(["bearer", "apiKey"].map(|name| SecurityRequirement::new(name, Vec::<String>::new())).to_vec());
+    for (name, scheme) in schemes() {
+        components.add_security_scheme(name, scheme);
+    }
+    let requirements = ["bearer", "apiKey", "token", "session"]
+        .map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+    document.security = Some(requirements.to_vec());
     OpenApiRouter::with_openapi(document)
+}
+
+/// The ways of saying who one is, of which a request uses one.
+fn schemes() -> [(&'static str, SecurityScheme); 4] {
+    let bearer =
+        |description: &str| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description));
+    let cookie = "Set by POST /api/session and /auth/callback. A request that is no GET needs `X-CSRF-Token` too: GET /api/session tells it.";
+    [
+        ("bearer", SecurityScheme::Http(bearer("A key, `pmk_…`.").build())),
+        (
+            "apiKey",
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                "X-API-Key",
+                "The same key.",
+            ))),
+        ),
+        (
+            "token",
+            SecurityScheme::Http(
+                bearer("A JWT of the OpenID Connect issuer in OIDC_ISSUER, for OIDC_AUDIENCE.")
+                    .bearer_format("JWT")
+                    .build(),
+            ),
+        ),
+        (
+            "session",
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
+                "__Host-paperminder",
+                cookie,
+            ))),
+        ),
+    ]
 }
 
 /// Says of each operation which roles may use it, and of values what they may be.
@@ -56,9 +87,8 @@ pub fn with_roles(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::Op
         let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         for operation in all.into_iter().flatten() {
             let Some(right) = operation.operation_id.as_deref().and_then(needs) else { continue };
-            let roles = format!("Needs a key with the role {}.", right.holders());
             let earlier = operation.description.take().map_or_else(String::new, |text| format!("{text}\n\n"));
-            operation.description = Some(earlier + &roles);
+            operation.description = Some(earlier + &right.sentence());
         }
     }
     document

@@ -46,12 +46,32 @@ kinds! {
         "Send `application/json`, or `multipart/form-data` for an upload.";
     /// No or a wrong key.
     UNAUTHORIZED = 401 "unauthorized" "Authentication is needed",
-        "The request carries no valid key, or more than one.",
-        "Send exactly one of `Authorization: Bearer <key>` and `X-API-Key: <key>`.";
+        "The request carries no valid key, token or session, or more than one.",
+        "Send exactly one of `Authorization: Bearer <key>` and `X-API-Key: <key>`, or log in.";
     /// The key's role is too small.
     FORBIDDEN = 403 "forbidden" "The key may not do this",
         "The key is valid, and its role does not have the right that the operation needs.",
         "Use a key with one of the roles that `detail` names; an administrator makes one with POST /api/keys.";
+    /// Known, and nobody here.
+    NOT_ADMITTED = 403 "not-admitted" "You are not let in",
+        "The OpenID provider knows you, and nothing that it says of you has a role here.",
+        "Ask whoever keeps OIDC_ROLES, or the provider, for what `detail` names.";
+    /// Somebody else's page may have sent it.
+    CSRF = 403 "csrf" "The request may not be yours",
+        "A request in a session changes something, and lacks the session's X-CSRF-Token or comes from a page of another site.",
+        "Take `csrf_token` from GET /api/session and send it as `X-CSRF-Token`, from a page of this server.";
+    /// A key instead of a session.
+    NO_SESSION = 404 "no-session" "There is no session",
+        "The request has a key or a token, and the operation is about a session.",
+        "Log in with POST /api/session or at /auth/login.";
+    /// Nobody logs in this way.
+    LOGIN_OFF = 404 "login-not-configured" "Nobody logs in this way here",
+        "Authentication is off, or no OpenID provider is configured.",
+        "Set OIDC_ISSUER and OIDC_CLIENT_ID, or log in with a key.";
+    /// The provider's answer is worth nothing.
+    LOGIN_FAILED = 400 "login-failed" "The login failed",
+        "What came back from the OpenID provider is not what belongs to this login, or the provider let nobody in.",
+        "Begin again at /auth/login; when it stays, compare the provider's settings with those of this server.";
     /// No such key.
     KEY_NOT_FOUND = 404 "key-not-found" "Key not found",
         "No key has this id.",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
 
+use crate::auth::session;
 use crate::events;
 use crate::links;
 use crate::printers;
@@ -27,7 +28,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_millis(250);
 /// How often the census is folded where it has grown long.
 const FOLD: Duration = Duration::from_secs(5);
-/// How often expired links are forgotten.
+/// How often expired links and logins are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often outcomes are summed up, and events removed that are no longer kept.
 const REPORTING: Duration = Duration::from_secs(10);
@@ -95,12 +96,16 @@ pub async fn fold(app: AppState) {
     }
 }
 
-/// Forgets links that expired.
+/// Forgets links and logins that expired.
 pub async fn sweep(app: AppState) {
     while timeout(SWEEP, app.shutdown.soft.cancelled()).await.is_err() {
-        let swept = async { links::sweep(&mut *app.pool.acquire().await?, app.clock.now()).await };
+        let swept = async {
+            let (mut conn, now) = (app.pool.acquire().await?, app.clock.now());
+            links::sweep(&mut conn, now).await?;
+            session::sweep(&mut conn, now).await
+        };
         if let Err(error) = bounded(swept).await {
-            tracing::warn!(%error, "expired links could not be forgotten");
+            tracing::warn!(%error, "expired links and logins could not be forgotten");
         }
     }
 }

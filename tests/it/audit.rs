@@ -12,7 +12,7 @@ use crate::support::Server;
 use crate::support::process::database_url;
 
 /// What changes nothing by itself, or is noted when it is completed.
-const QUIET: &[&str] = &["beginUpload", "completeUpload"];
+const QUIET: &[&str] = &["beginUpload", "completeUpload", "logIn", "logOut"];
 
 async fn entries(server: &Server) -> Vec<Value> {
     let list = server.get("/api/audit?limit=500&sort=number").await.expect(200);

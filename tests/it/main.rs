@@ -21,6 +21,7 @@ mod least_privilege;
 mod line;
 mod markdown;
 mod owners;
+mod people;
 mod printer_keys;
 mod readme;
 mod replicas;

@@ -151,6 +151,8 @@ fn cases(operation: &str, route: &str, theirs: &Theirs, cursors: &Cursors) -> Op
             cases.push(path(of(THEIRS), of(NOBODY)));
             cases
         }
+        // These know nobody but the caller.
+        "getSession" | "logIn" | "logOut" | "beginLogin" | "finishLogin" => vec![],
         "getStats" | "whoAmI" => vec![alone(route)],
         "listUpdates" => list(route, &updates, Some(&cursors.updates)),
         "exportUpdates" => list(route, &updates, None),

@@ -81,7 +81,12 @@ impl Server {
 
     /// Another replica on the same database, bucket and clock.
     pub async fn twin(&self) -> Self {
-        Self::linking(self.pool.clone(), self.storage.clone(), None, self.clock.clone(), &[]).await
+        self.twin_with(&[]).await
+    }
+
+    /// The same with these settings.
+    pub async fn twin_with(&self, settings: &[(&str, &str)]) -> Self {
+        Self::linking(self.pool.clone(), self.storage.clone(), None, self.clock.clone(), settings).await
     }
 
     /// A replica whose links point at itself, so that its port must be known before it starts.
@@ -258,7 +263,7 @@ impl Server {
 }
 
 /// An address that nobody listens on.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
