@@ -31,7 +31,12 @@ pub struct Access {
 
 impl From<Person> for Caller {
     fn from(person: Person) -> Self {
-        Self { actor: Actor::named(&person.name), key: None, role: person.role, scope: Arc::new(person.scope) }
+        Self {
+            actor: Actor::named(&person.name),
+            key: None,
+            role: person.role,
+            scope: Arc::new(person.scope),
+        }
     }
 }
 

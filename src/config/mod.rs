@@ -287,7 +287,12 @@ impl Config {
             printer_auth: read.parsed("PRINTER_AUTH", PrinterAuth::default(), |text| {
                 text.parse().map_err(|_| "must be `enroll`, `registered` or `open`".to_owned())
             }),
-            wrong_keys: read.number("WRONG_PRINTER_KEYS_PER_ADDRESS", WRONG_KEYS, NonZeroU32::MIN, NonZeroU32::MAX),
+            wrong_keys: read.number(
+                "WRONG_PRINTER_KEYS_PER_ADDRESS",
+                WRONG_KEYS,
+                NonZeroU32::MIN,
+                NonZeroU32::MAX,
+            ),
             people,
             cors,
             // 5 GiB is the largest object that S3 copies in one request.
