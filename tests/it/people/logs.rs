@@ -47,24 +47,20 @@ async fn no_secret_of_a_login_stands_in_the_log(pool: PgPool) {
     .await;
     let mut secrets = vec![SECRET.to_owned(), BOOTSTRAP.to_owned()];
     let mut browser = Browser::new();
-    let (back, _) = browser.go(&server.url("/auth/login"), Some(&server.url("/auth/callback"))).await;
-    let query = url::Url::parse(&back).unwrap();
-    secrets.extend(
-        query
-            .query_pairs()
-            .filter(|(name, _)| name == "state" || name == "code")
-            .map(|(_, value)| value.into()),
-    );
-    secrets.extend(browser.cookies.values().cloned());
+    let mut half_way = async |secrets: &mut Vec<String>| {
+        let (back, _) = browser.go(&server.url("/auth/login"), Some(&server.url("/auth/callback"))).await;
+        let url = url::Url::parse(&back).unwrap();
+        let pairs = url.query_pairs().filter(|(name, _)| name == "state" || name == "code");
+        secrets.extend(pairs.map(|(_, value)| value.into_owned()));
+        secrets.extend(browser.cookies.values().cloned());
+        (browser.clone(), back)
+    };
+    let (mut browser, back) = half_way(&mut secrets).await;
     // What fails is logged with its cause.
     for wrong in [back.replace("state=", "state=0"), back.replace("localhost", "evil")] {
         browser.ask(Method::GET, &wrong, &[], None).await.expect(400);
     }
-    let (mut browser, back) = {
-        let mut browser = Browser::new();
-        let (back, _) = browser.go(&server.url("/auth/login"), Some(&server.url("/auth/callback"))).await;
-        (browser, back)
-    };
+    let (mut browser, back) = half_way(&mut secrets).await;
     assert_eq!(browser.ask(Method::GET, &back, &[], None).await.status, 303);
     let session = browser.ask(Method::GET, &server.url("/api/session"), &[], None).await.expect(200);
     secrets.push(session["csrf_token"].as_str().unwrap().to_owned());
