@@ -15,6 +15,7 @@ use super::key::{KeyId, NewKey, NoChance};
 use super::role::Role;
 use super::{Caller, Scope};
 use crate::clock::Time;
+use crate::http::extract::object;
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, Problem};
@@ -114,7 +115,7 @@ pub struct CreateKey {
     name: String,
     role: Role,
     /// How much of the fleet its holder sees and touches: everything unless given, and never more than whoever makes it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     scope: Scope,
     /// It opens nothing from then on; never unless given.
     expires_at: Option<DateTime<Utc>>,

@@ -14,6 +14,8 @@ const VERSION: &str = r"^(0|[1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,14})\.(0|[1-9][0-
 const HANDLE: &str = r"^(0|[1-9][0-9]{0,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$";
 /// Names that others chose.
 const OPAQUE: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,64}$";
+/// What printers show.
+const PRINTER_KEY: &str = r"^[^\u0000-\u001f\u007f-\u009f]{8,256}$";
 const KEY_ID: &str = "^[0-9a-f]{12}$";
 const ETAG: &str = r#"^(\*|(W/)?"[0-9]{1,18}(-[0-9a-f]+)?")$"#;
 const SHA256: &str = "^[0-9a-fA-F]{64}$";
@@ -63,7 +65,8 @@ fn bound(parameter: &mut Parameter) {
         "version" | "firmware_version" => version(schema),
         "rollout_id" => schema.pattern = Some(HANDLE.into()),
         "printer_id" | "user_id" => schema.pattern = Some(OPAQUE.into()),
-        "key_id" => schema.pattern = Some(KEY_ID.into()),
+        // A key of printers has a UUID.
+        "key_id" if schema.format.is_none() => schema.pattern = Some(KEY_ID.into()),
         "If-Match" => schema.pattern = Some(ETAG.into()),
         _ => {}
     }
@@ -101,6 +104,8 @@ fn field(name: &str, schema: &mut Object) {
         {
             version(schema);
         }
+        "user_id" | "printer_id" if is_text => schema.pattern = Some(OPAQUE.into()),
+        "api_key" if is_text => schema.pattern = Some(PRINTER_KEY.into()),
         "sha256" if is_text => schema.pattern = Some(SHA256.into()),
         "md5" | "md5_checksum" if is_text => schema.pattern = Some(MD5.into()),
         _ => {}

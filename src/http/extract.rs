@@ -1,12 +1,15 @@
 //! Extractors whose refusals are problems: JSON bodies, path segments, query parameters.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{header, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 
 use super::problem::{self, FieldError, Problem};
@@ -46,6 +49,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             let detail = format!("nests deeper than {MAX_DEPTH} objects and arrays; nothing here does");
             return Err(Problem::field("body", detail));
         }
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'[') {
+            return Err(Problem::field("body", "must be a JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -55,6 +61,45 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         json.end().map_err(|error| Problem::field("body", format!("is not valid: {error}")))?;
         Ok(Self(value))
     }
+}
+
+/// A JSON object within a body. A struct alone would take an array of its fields' values as well.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+        from.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+/// For `deserialize_with`: an object.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Object::deserialize(from).map(|object| object.0)
+}
+
+/// For `deserialize_with`: an object, or null.
+pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Option::<Object<T>>::deserialize(from).map(|object| object.map(|object| object.0))
+}
+
+/// For `deserialize_with`: objects in an array, or null.
+pub fn maybe_objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let objects = Option::<Vec<Object<T>>>::deserialize(from)?;
+    Ok(objects.map(|objects| objects.into_iter().map(|object| object.0).collect()))
 }
 
 /// How deep a JSON text nests, by its brackets outside of strings.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use paperminder_ota::simulate::{Behaviour, Fate, Fleet, FleetOptions};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpStream;
@@ -272,5 +273,43 @@ async fn no_browser_page_and_no_cookie_opens_a_socket(pool: PgPool) {
     socket.say(&subscribe("p-1", None)).await;
     let Some(Message::Text(text)) = socket.hear(SOON).await else { panic!("not refused") };
     assert!(text.contains("unauthorized"), "{text}");
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn thresholds_can_be_told_to_leave_out_who_shows_a_shared_key(pool: PgPool) {
+    let server = Server::with(pool, &[("PRINTER_AUTH", "registered"), ("MAX_ATTEMPTS", "1")]).await;
+    server.release("1.5.0", "stable").await;
+    let make =
+        async |body: Value| server.post("/api/printer-keys", &body).await.expect(201)["api_key"].clone();
+    let shared = make(json!({"user_id": "demo"})).await;
+    let mut printers = Vec::new();
+    for index in 0..6 {
+        let mut printer = server.printer(index);
+        let (key, fate) = match index {
+            0..3 => (shared.clone(), Fate::FailDownload),
+            _ => (
+                make(json!({"user_id": "demo", "printer_id": printer.identity.label()})).await,
+                Fate::Install,
+            ),
+        };
+        printer.identity.api_key = Some(key.as_str().unwrap().into());
+        printer.behaviour = Behaviour::Always(fate);
+        printers.push(printer);
+    }
+    let fleet = Fleet::start(FleetOptions::from(printers)).unwrap();
+    server.wait("/api/printers?online=true", |list| list["total"] == 6).await;
+    let body = json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "immediate", "own_keys_only": true,
+        "abort_on": {"failure_rate": 10, "min_sample": 1}});
+    let rollout = server.rollout(body).await;
+    let path = format!("/api/rollouts/{}", rollout["number"]);
+    let ended = |rollout: &Value| rollout["failed_count"] == 3 && rollout["confirmed_count"] == 3;
+    let ended = server.wait(&path, ended).await;
+    assert_eq!((&ended["failed_count"], &ended["confirmed_count"]), (&json!(3), &json!(3)), "{ended}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(server.get(&path).await.expect(200)["status"], "completed", "three that share a key ended it");
+    let marked = ended["targets"].as_array().unwrap().iter().filter(|target| target["shared_key"] == true);
+    assert!(marked.clone().count() == 3 && marked.into_iter().all(|target| target["status"] == "failed"));
+    fleet.stop().await;
     server.stop().await;
 }

@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::auth::Caller;
 use crate::http::export::{self, Format};
+use crate::http::extract::maybe_object;
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, FieldError, Problem};
@@ -150,6 +151,7 @@ pub struct PutUser {
     time_zone: Option<String>,
     /// When updates of the user's printers may begin; always unless given.
     #[schema(value_type = Option<Windows>)]
+    #[serde(default, deserialize_with = "maybe_object")]
     windows: Option<WindowsBody>,
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::clock::Time;
+use crate::http::extract::{maybe_object, maybe_objects, object};
 use crate::rollouts::plan::{AbortRule, OnEnd, Rate, Span, Step, Template};
 use crate::rollouts::{Change, Error, RolloutType, Status, Target, Wanted};
 use crate::windows::{Windows, WindowsBody};
@@ -48,6 +49,7 @@ pub struct CreateRollout {
     firmware_version: String,
     /// Only releases of this channel; else that of the printer, else the most stable one.
     channel: Option<String>,
+    #[serde(deserialize_with = "object")]
     target: TargetBody,
     #[schema(value_type = RolloutType)]
     rollout_type: String,
@@ -65,8 +67,10 @@ pub struct CreateRollout {
     #[schema(value_type = Option<Template>)]
     template: Option<String>,
     /// Steps: it advances by itself when a step's soak is over and its thresholds hold, and pauses when they do not.
+    #[serde(default, deserialize_with = "maybe_objects")]
     steps: Option<Vec<Step>>,
     /// When it gives up by itself.
+    #[serde(default, deserialize_with = "maybe_object")]
     abort_on: Option<AbortRule>,
     /// Silence after which an open update weighs against the release, like `10m`, which is the default.
     #[schema(value_type = Option<String>)]
@@ -91,6 +95,7 @@ pub struct CreateRollout {
     requires_approval: bool,
     /// Maintenance windows: offers are made while one is open, in the printer's time zone when that is known.
     #[schema(value_type = Option<Windows>)]
+    #[serde(default, deserialize_with = "maybe_object")]
     windows: Option<WindowsBody>,
     /// Whether steps and the abort rule count only printers with a key of their own; what others say weighs nothing then.
     #[serde(default)]

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::rules::check;
 use super::world::{MARK, World};
 use crate::support::SOON;
-use crate::support::process::server_url;
+use crate::support::process::{database_url, server_url};
 use crate::support::proxy::{Proxy, Target};
 
 /// A scan, and a busy machine.
@@ -23,7 +23,7 @@ const WRITERS: usize = 4;
 /// Three replicas, the last of which reaches the database over a wire; its printers.
 async fn one_behind_a_wire(pool: &PgPool) -> (World, Proxy, Vec<Printer>) {
     let wire = Proxy::start(Target::database(pool)).await;
-    let mut world = World::new(server_url(pool).await, 3).await;
+    let mut world = World::new(database_url(pool), server_url(pool).await, 3).await;
     world.start(0, &[]).await;
     world.start(1, &[]).await;
     world.start(2, &[("DATABASE_URL", &wire.database_url(pool))]).await;

@@ -11,7 +11,7 @@ use super::rules::{About, check, check_end};
 use super::story;
 use super::world::World;
 use crate::support::SOON;
-use crate::support::process::server_url;
+use crate::support::process::{database_url, server_url};
 use crate::support::proxy::{Proxy, Target};
 
 const PRINTERS: u64 = 45;
@@ -28,7 +28,7 @@ const HOLDS: &str = "select exists (select 1 from pg_stat_activity a join pg_loc
 #[sqlx::test]
 async fn a_replica_that_was_frozen_for_a_minute_does_no_harm_when_it_wakes(pool: PgPool) {
     let wire = Proxy::start(Target::database(&pool)).await;
-    let mut world = World::new(server_url(&pool).await, 3).await;
+    let mut world = World::new(database_url(&pool), server_url(&pool).await, 3).await;
     world.start(0, &[]).await;
     world.start(1, &[("DATABASE_URL", &wire.database_url(&pool))]).await;
     world.start(2, &[]).await;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::rules::{self, check, check_end};
 use super::world::World;
 use crate::support::Server;
-use crate::support::process::server_url;
+use crate::support::process::{database_url, server_url};
 
 const REPLICAS: usize = 4;
 /// Looks at once in each of them, besides its own.
@@ -32,7 +32,7 @@ async fn fifty_in_flight_with_sixteen_claimers_on_four_replicas(pool: PgPool) {
 }
 
 async fn claim(pool: PgPool) {
-    let mut world = World::new(server_url(&pool).await, REPLICAS).await;
+    let mut world = World::new(database_url(&pool), server_url(&pool).await, REPLICAS).await;
     let start = |_| Server::on_bucket(pool.clone(), world.storage(&pool), &[]);
     let servers = join_all((0..REPLICAS).map(start)).await;
     for (replica, server) in servers.iter().enumerate() {

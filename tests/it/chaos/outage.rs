@@ -76,7 +76,7 @@ async fn without_a_database_printers_stay_and_the_rollout_goes_on_when_it_is_bac
     let pool = PgPool::connect(&url).await.unwrap();
     db::migrate(&pool).await.unwrap();
     pool.close().await;
-    let mut world = World::new(url, 3).await;
+    let mut world = World::new(url.clone(), url, 3).await;
     for replica in 0..3 {
         world.start(replica, &[]).await;
     }

@@ -13,15 +13,15 @@ use uuid::Uuid;
 use super::history::{Change, Commit, Counted, PrinterRow, Rollout, Update};
 
 const INSTALL: &str = "
-    create table noted (seq bigint generated always as identity primary key, xid xid8 not null, at bigint not null,
+    create schema chaos; create table chaos.noted (seq bigint generated always as identity primary key, xid xid8 not null, at bigint not null,
         about text not null, before jsonb, after jsonb);
-    create function note() returns trigger language plpgsql as $$
+    create function note() returns trigger language plpgsql security definer as $$
     declare
         before jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
         after jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
     begin
         perform pg_advisory_xact_lock(4711);
-        insert into noted (xid, at, about, before, after)
+        insert into chaos.noted (xid, at, about, before, after)
         values (pg_current_xact_id(), extract(epoch from clock_timestamp()) * 1000000, tg_table_name, before, after);
         return null;
     end $$;
@@ -43,7 +43,7 @@ pub async fn install(database: &str) {
 /// What was noted.
 pub async fn read(database: &str) -> Vec<Commit> {
     let mut conn = PgConnection::connect(database).await.unwrap();
-    let rows = sqlx::query("select xid::text as xid, at, about, before, after from noted order by seq");
+    let rows = sqlx::query("select xid::text as xid, at, about, before, after from chaos.noted order by seq");
     let mut commits: Vec<(String, Commit)> = Vec::new();
     for row in rows.fetch_all(&mut conn).await.unwrap() {
         let xid: String = row.get("xid");

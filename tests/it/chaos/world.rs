@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::balancer::Balancer;
 use super::history::{Answer, Event, Fault, History, Micros, Sample, What};
 use super::{record, rules, story};
-use crate::support::process::{ServeProcess, server_url};
+use crate::support::process::{ServeProcess, database_url, server_url};
 use crate::support::{SOON, config, embedded_s3};
 
 /// Longest wait for a scenario to come to rest.
@@ -50,6 +50,7 @@ pub struct Handle {
 /// What the replicas share, and what they are.
 pub struct World {
     pub database: String,
+    servers: String,
     pub replicas: Vec<Option<ServeProcess>>,
     pub balancer: Balancer,
     pub client: reqwest::Client,
@@ -64,13 +65,15 @@ pub struct World {
 
 impl World {
     /// Nobody is there yet, and everything is noted from now on.
-    pub async fn new(database: String, replicas: usize) -> Self {
+    /// `database` is its owner's, `servers` that of the replicas, which may do less there.
+    pub async fn new(database: String, servers: String, replicas: usize) -> Self {
         record::install(&database).await;
         let (s3, folder) = embedded_s3().await;
         let (tap, heard) = mpsc::unbounded_channel();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self {
             database,
+            servers,
             replicas: (0..replicas).map(|_| None).collect(),
             balancer: Balancer::start(replicas).await,
             client,
@@ -85,7 +88,7 @@ impl World {
 
     /// With as many replicas that run.
     pub async fn of(pool: &PgPool, replicas: usize, more: &[(&str, &str)]) -> Self {
-        let mut world = Self::new(server_url(pool).await, replicas).await;
+        let mut world = Self::new(database_url(pool), server_url(pool).await, replicas).await;
         for replica in 0..replicas {
             world.start(replica, more).await;
         }
@@ -96,7 +99,7 @@ impl World {
     pub async fn start(&mut self, replica: usize, more: &[(&str, &str)]) {
         let endpoint = self.s3.endpoint();
         let mut settings = vec![
-            ("DATABASE_URL", self.database.as_str()),
+            ("DATABASE_URL", self.servers.as_str()),
             ("DATABASE_MAX_CONNECTIONS", "8"),
             ("AWS_ENDPOINT_URL_S3", &endpoint),
             ("AWS_ACCESS_KEY_ID", self.s3.access_key()),

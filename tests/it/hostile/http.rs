@@ -376,3 +376,27 @@ async fn a_body_that_does_not_come_is_408(pool: PgPool) {
     assert!((19..26).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
     server.stop().await;
 }
+
+/// serde takes an array of values for a struct; the document says objects.
+#[sqlx::test]
+async fn an_array_is_no_object(pool: sqlx::PgPool) {
+    let server = crate::support::Server::start(pool).await;
+    let rollout = |field: &str, value: serde_json::Value| {
+        let mut body = serde_json::json!({"firmware_version": "1.5.0", "target": {"all": true}, "rollout_type": "gradual"});
+        body[field] = value;
+        body
+    };
+    let array = serde_json::json!([null, null]);
+    for (path, body) in [
+        ("/api/keys", serde_json::json!({"name": "n", "role": "viewer", "scope": array})),
+        ("/api/keys", serde_json::json!(["n", "viewer"])),
+        ("/api/rollouts", rollout("target", array.clone())),
+        ("/api/rollouts", rollout("steps", serde_json::json!([[10, "1h"]]))),
+        ("/api/rollouts", rollout("abort_on", serde_json::json!([10, 20]))),
+        ("/api/rollouts", rollout("windows", array.clone())),
+    ] {
+        let problem = server.post(path, &body).await.expect(422);
+        assert!(problem["detail"].as_str().unwrap().contains("object"), "{problem}");
+    }
+    server.stop().await;
+}
