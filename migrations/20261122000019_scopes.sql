@@ -13,13 +13,16 @@ alter table update_rollouts
     add column reach_users text[],
     add column reach_channels text[],
     add column reach_platforms text[],
-    add column created_by text;
+    add column created_by text,
+    add column creator text;
 comment on column update_rollouts.target_platforms is 'Narrows the target to these platforms; null when not given.';
 comment on column update_rollouts.target_owners is 'Narrows the target to printers of these users, whoever the lists name: the scope of the key that made it; null without one.';
 comment on column update_rollouts.reach_users is 'Whose printers it can reach at most; null: anybody''s. A key sees a rollout that reaches no further than itself.';
 comment on column update_rollouts.reach_channels is 'The same for channels.';
 comment on column update_rollouts.reach_platforms is 'The same for platforms.';
 comment on column update_rollouts.created_by is 'Who made it, as in api_keys.created_by; `server` for what undoes another; null before this was known.';
+
+comment on column update_rollouts.creator is 'The same for ever, where created_by is what they were called: whoever made it does not approve it.';
 
 -- A target that names users alone reaches nobody else, and so on.
 update update_rollouts

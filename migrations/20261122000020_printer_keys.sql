@@ -37,3 +37,12 @@ comment on column printers.shared_key is 'Whether the key that it showed last sp
 comment on column printers.blocked_at is 'Since then it is kept out; null: it is not.';
 alter table update_history add column shared_key boolean not null default false;
 comment on column update_history.shared_key is 'Whether the printer showed a key that speaks for others as well: what it says weighs less.';
+
+create table dead_printer_keys (
+    user_id text not null,
+    secret_sha256 bytea not null check (length(secret_sha256) = 32),
+    primary key (user_id, secret_sha256)
+);
+comment on table dead_printer_keys is 'Keys that spoke for all printers of a user, and were deleted: none of them is bound to a printer that shows it.';
+comment on column dead_printer_keys.user_id is 'As in printer_keys.';
+comment on column dead_printer_keys.secret_sha256 is 'As in printer_keys.';

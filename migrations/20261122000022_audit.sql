@@ -94,6 +94,11 @@ declare
     channels text[];
     platforms text[];
 begin
+    -- Made by two statements; this comes after both.
+    if tg_op = 'INSERT' and tg_table_name = 'update_rollouts' then
+        select to_jsonb(r) into it from update_rollouts r where r.id = new.id;
+        new_row := it;
+    end if;
     if tg_op = 'UPDATE' then
         if to_jsonb(old) ->> 'secret_sha256' <> to_jsonb(new) ->> 'secret_sha256' then
             verb := 'rotated';
@@ -156,12 +161,14 @@ create constraint trigger audit_change after insert on update_rollouts deferrabl
 -- Resting and waking are no decisions.
 create constraint trigger audit_changed after update on update_rollouts deferrable initially deferred
     for each row when (old.revision is distinct from new.revision or old.deleted_at is distinct from new.deleted_at
-        or (old.status = 'pending' and new.status <> 'pending')) execute function audit_change('rollout');
+        or (old.status = 'pending' and new.status <> 'pending')
+        or (old.firmware_version, old.channel, old.target_all, old.target_user_ids, old.target_printer_ids, old.target_channels)
+            is distinct from (new.firmware_version, new.channel, new.target_all, new.target_user_ids, new.target_printer_ids, new.target_channels))
+    execute function audit_change('rollout');
 create constraint trigger audit_change after insert or delete on api_keys deferrable initially deferred
     for each row execute function audit_change('key');
 create constraint trigger audit_changed after update on api_keys deferrable initially deferred
-    for each row when ((old.secret_sha256, old.revoked_at, old.expires_at, old.name, old.role)
-        is distinct from (new.secret_sha256, new.revoked_at, new.expires_at, new.name, new.role)) execute function audit_change('key');
+    for each row when (to_jsonb(old) - 'last_used_at' is distinct from to_jsonb(new) - 'last_used_at') execute function audit_change('key');
 create constraint trigger audit_change after insert or update or delete on owners deferrable initially deferred
     for each row execute function audit_change('user');
 -- What printers bring themselves is in their table, and would come a thousand at once.
@@ -173,3 +180,9 @@ create constraint trigger audit_blocked after update on printers deferrable init
     for each row when (old.blocked_at is distinct from new.blocked_at) execute function audit_change('printer');
 create constraint trigger audit_forced after insert on update_history deferrable initially deferred
     for each row when (new.rollout_id is null) execute function audit_change('update');
+
+-- A role that may make temporary tables must not put one in the place of the trail.
+do $$
+begin
+    execute format('alter function audit_append(text, text, text, jsonb, jsonb, text[], text[], text[]) set search_path = %I, pg_temp', current_schema());
+end $$;

@@ -21,6 +21,8 @@ pub use verify::{Broken, Head, verify};
 pub struct Actor {
     /// `key <id>`, `bootstrap`, `person <name>`, `cli`, or `anonymous` while authentication is off.
     pub name: Arc<str>,
+    /// The same for ever: names of people change.
+    pub identity: Arc<str>,
     /// Where the request came from.
     pub address: Option<IpAddr>,
     /// The operation of the OpenAPI document, or the command.
@@ -32,7 +34,7 @@ pub struct Actor {
 impl Actor {
     /// Somebody, on no occasion yet.
     pub fn named(name: &str) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self { name: name.into(), identity: name.into(), ..Self::default() }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Access {
 impl From<Person> for Caller {
     fn from(person: Person) -> Self {
         Self {
-            actor: Actor::named(&person.name),
+            actor: Actor { identity: person.id.into(), ..Actor::named(&person.name) },
             key: None,
             role: person.role,
             scope: Arc::new(person.scope),

@@ -61,6 +61,11 @@ impl Key {
         (present || previous) && self.is_live(now)
     }
 
+    /// Whether its last use was noted too long ago.
+    pub fn is_use_due(&self, now: Time) -> bool {
+        self.last_used_at.is_none_or(|at| (now - at).to_std().is_ok_and(|ago| ago >= USE))
+    }
+
     /// `active`, `expired` or `revoked`.
     pub fn status(&self, now: Time) -> &'static str {
         match self {
@@ -135,24 +140,17 @@ pub(super) async fn get(
     query.build_query_as().fetch_optional(conn).await
 }
 
-/// The key, for somebody who uses it.
-pub(super) async fn used(conn: &mut PgConnection, id: &KeyId, now: Time) -> Result<Option<Key>, sqlx::Error> {
-    let key = get(&mut *conn, Scope::ALL, id).await?;
-    let is_due = |key: &Key| {
-        key.is_live(now) && key.last_used_at.is_none_or(|at| (now - at).to_std().is_ok_and(|ago| ago >= USE))
-    };
-    if key.as_ref().is_some_and(is_due) {
-        let earlier = key.as_ref().and_then(|key| key.last_used_at);
-        sqlx::query!(
-            "update api_keys set last_used_at = $2 where id = $1 and last_used_at is not distinct from $3",
-            id.as_str(),
-            now,
-            earlier
-        )
-        .execute(conn)
-        .await?;
-    }
-    Ok(key)
+/// Notes that a key opened something.
+pub(super) async fn note_use(conn: &mut PgConnection, key: &Key, now: Time) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update api_keys set last_used_at = $2 where id = $1 and last_used_at is not distinct from $3",
+        key.id,
+        now,
+        key.last_used_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Writes a new key down.

@@ -198,6 +198,11 @@ impl Keys {
             row = self.row(&id).await?;
         }
         let open = row.filter(|row| row.opens_to(fingerprint, now));
+        if let Some(row) = open.as_ref().filter(|row| row.is_use_due(now)) {
+            let noted = async { db::note_use(&mut *self.pool.acquire().await?, row, now).await };
+            noted.await.map_err(|error| Problem::unavailable("The database", error))?;
+            self.rows.invalidate(&id).await;
+        }
         Ok(open.map(|row| Caller {
             actor: Actor::named(&format!("key {id}")),
             key: Some(id),
@@ -207,9 +212,10 @@ impl Keys {
     }
 
     async fn row(&self, id: &KeyId) -> Result<Option<Arc<db::Key>>, Problem> {
-        let now = self.clock.now();
-        let read =
-            async { db::used(&mut *self.pool.acquire().await?, id, now).await.map(|row| row.map(Arc::new)) };
+        let read = async {
+            let row = db::get(&mut *self.pool.acquire().await?, Scope::ALL, id).await;
+            row.map(|row| row.map(Arc::new))
+        };
         let row = self.rows.try_get_with(id.clone(), read).await;
         row.map_err(|error: Arc<sqlx::Error>| Problem::unavailable("The database", error))
     }

@@ -1,7 +1,7 @@
 //! What the server's role may do in the database, when it is not the role that owns the tables: no more than its statements
 //! need. The owner runs the migrations.
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 /// Each table with what the server does to it. `update` also where a row is only locked.
 const TABLES: &[(&str, &str)] = &[
@@ -9,6 +9,7 @@ const TABLES: &[(&str, &str)] = &[
     ("api_keys", "select, insert, update"),
     ("audit", "select"),
     ("census", "select, insert, delete"),
+    ("dead_printer_keys", "select, insert"),
     ("download_links", "select, insert, update, delete"),
     ("events", "select, insert, delete"),
     ("events_horizon", "select, update"),
@@ -33,6 +34,11 @@ pub enum GrantError {
     /// It is not there.
     #[error("there is no role `{0}`; make it first, as in: create role {0} login password '…'")]
     NoRole(String),
+    /// It owns the tables, and needs no rights.
+    #[error(
+        "the role `{0}` owns the tables, so it may do everything already; name the one that `serve` connects as"
+    )]
+    Owner(String),
     /// A table has no line here, so nobody knows what the server does to it.
     #[error("nobody said what the server may do to the table `{0}`")]
     Unknown(String),
@@ -42,13 +48,31 @@ pub enum GrantError {
 }
 
 /// Gives a role what the server needs in this schema, and takes away whatever else it was given there.
-pub async fn grant(conn: &mut PgConnection, role: &str) -> Result<(), GrantError> {
+///
+/// In one transaction: a replica that runs as this role notices nothing.
+pub async fn grant(conn: &mut PgConnection, name: &str) -> Result<(), GrantError> {
+    let mut tx = conn.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('paperminder grants', 0))")
+        .execute(&mut *tx)
+        .await?;
+    within(&mut tx, name).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn within(conn: &mut PgConnection, role: &str) -> Result<(), GrantError> {
     let quoted: Option<String> =
         sqlx::query_scalar("select quote_ident(rolname) from pg_roles where rolname = $1")
             .bind(role)
             .fetch_optional(&mut *conn)
             .await?;
-    let role = quoted.ok_or_else(|| GrantError::NoRole(role.to_owned()))?;
+    let name = role;
+    let role = quoted.ok_or_else(|| GrantError::NoRole(name.to_owned()))?;
+    let owns = sqlx::query_scalar(
+        "select exists (select 1 from pg_tables where schemaname = current_schema() and pg_has_role($1, tableowner, 'usage'))",
+    );
+    if owns.bind(name).fetch_one(&mut *conn).await? {
+        return Err(GrantError::Owner(name.to_owned()));
+    }
     let tables: Vec<String> = sqlx::query_scalar(
         "select tablename::text from pg_tables where schemaname = current_schema() order by tablename",
     )

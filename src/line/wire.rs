@@ -190,7 +190,12 @@ impl<'a> Fields<'a> {
             },
             time_zone,
             // What is no string is no key; whoever shows it is told no more than whoever shows a wrong one.
-            credential: self.0.get("api_key").and_then(Value::as_str).map(|key| Credential::of(user, key)),
+            credential: self
+                .0
+                .get("api_key")
+                .and_then(Value::as_str)
+                .filter(|key| !key.is_empty())
+                .map(|key| Credential::of(user, key)),
         };
         Ok(Message::Subscribe(Box::new(said), ignored))
     }

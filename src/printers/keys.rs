@@ -58,7 +58,7 @@ pub(super) fn made_up() -> Result<String, Unspecified> {
     Ok(hex::encode(bytes))
 }
 
-/// Judges printers that arrive: whether the key that each showed speaks for others as well; none for one that stays
+/// Judges printers that arrive, whose rows are held from here on: whether the key that each showed speaks for others as well; none for one that stays
 /// outside. Those that arrive for the first time may be bound to what they show.
 pub async fn admit(
     conn: &mut PgConnection,
@@ -67,10 +67,19 @@ pub async fn admit(
     now: Time,
 ) -> Result<Vec<Option<bool>>, sqlx::Error> {
     let said = || arrivals.iter().map(|arrival| &arrival.said);
+    let printers: Vec<_> = said().map(|said| said.printer_id.to_string()).collect();
+    // Held from here on, in the order in which everybody holds them: who is blocked now stays outside.
+    sqlx::query!(
+        "select id from printers where printer_id = any($1) order by id for no key update",
+        &printers
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     let rows = sqlx::query!(
         r#"select case
                when p.blocked_at is not null then 'refused'
                when $5 = 'open' then 'shared'
+               when o.id is null and p.user_id <> s.user_id then 'refused'
                when o.id is not null then case
                    when o.user_id <> s.user_id or not coalesce(o.secret_sha256 = s.secret or (o.previous_sha256 = s.secret and $4 < o.previous_until), false)
                        then 'refused'
@@ -83,12 +92,13 @@ pub async fn admit(
                    then 'shared'
                when $5 = 'enroll' and s.secret is not null
                    and not exists (select 1 from printer_keys k where k.user_id = s.user_id and k.printer_id is null)
+                   and not exists (select 1 from dead_printer_keys d where d.user_id = s.user_id and d.secret_sha256 = s.secret)
                    then 'new'
                else 'refused' end as "verdict!"
            from unnest($1::text[], $2::text[], $3::bytea[]) with ordinality as s (printer_id, user_id, secret, place)
            left join printers p on p.printer_id = s.printer_id left join printer_keys o on o.printer_id = s.printer_id
            order by s.place"#,
-        &said().map(|said| said.printer_id.to_string()).collect::<Vec<_>>(),
+        &printers,
         &said().map(|said| said.user_id.to_string()).collect::<Vec<_>>(),
         &said().map(|said| said.credential.as_ref().map(|one| one.bytes().to_vec())).collect::<Vec<_>>()
             as &[Option<Vec<u8>>],
@@ -202,6 +212,17 @@ pub(super) async fn create(
     Ok(keys.iter().enumerate().filter(|(_, key)| !made.contains(&key.id)).map(|(place, _)| place).collect())
 }
 
+/// The printers that new keys are for. Their rows are held from here on.
+pub(super) async fn named(conn: &mut PgConnection, keys: &[NewPrinterKey]) -> Result<Vec<Uuid>, sqlx::Error> {
+    let printers: Vec<_> = keys.iter().filter_map(|key| Some(key.printer_id.as_ref()?.to_string())).collect();
+    sqlx::query_scalar!(
+        "select id from printers where printer_id = any($1) order by id for no key update",
+        &printers
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// One key of this scope.
 pub(super) async fn get(conn: &mut PgConnection, scope: &Scope, id: Uuid) -> Result<PrinterKey, Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from printer_keys k where k.id = "));
@@ -264,9 +285,22 @@ pub(super) async fn rotate(
 
 /// Forgets a key. Returns the printers that may have come in with it.
 pub(super) async fn forget(conn: &mut PgConnection, key: &PrinterKey) -> Result<Vec<Uuid>, sqlx::Error> {
+    // What spoke for many was in many hands, and must not become the own key of whoever shows it first.
+    sqlx::query!(
+        "insert into dead_printer_keys (user_id, secret_sha256) select user_id, secret_sha256 from printer_keys \
+         where id = $1 and printer_id is null on conflict do nothing",
+        key.id
+    )
+    .execute(&mut *conn)
+    .await?;
     sqlx::query!("delete from printer_keys where id = $1", key.id).execute(&mut *conn).await?;
+    held_by(conn, key).await
+}
+
+/// The printers that may have come in with a key, or that it is for. Their rows are held from here on.
+pub(super) async fn held_by(conn: &mut PgConnection, key: &PrinterKey) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
-        "select id from printers where user_id = $1 and ($2::text is null or printer_id = $2) order by id for no key update",
+        "select id from printers where case when $2::text is null then user_id = $1 else printer_id = $2 end order by id for no key update",
         key.user_id,
         key.printer_id
     )
@@ -280,7 +314,7 @@ pub(super) async fn of_printer(
     printer: Uuid,
 ) -> Result<Option<PrinterKey>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!(
-        "select {COLUMNS} from printer_keys k join printers p using (printer_id) where p.id = "
+        "select {COLUMNS} from printer_keys k join printers p on p.printer_id = k.printer_id and p.user_id = k.user_id where p.id = "
     ));
     query.push_bind(printer).build_query_as().fetch_optional(conn).await
 }

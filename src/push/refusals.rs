@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use crate::rates::Rate;
+use crate::rates::{Rate, household};
 
 /// How long a refusal holds without a query, and a guessing address is not heard. What an operator changes is seen after this.
 const HELD: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ impl Refusals {
 
     /// Whether this need not be looked up to be refused.
     pub async fn stands(&self, address: IpAddr, shown: &Shown) -> bool {
+        let address = household(address);
         self.wrong.get(shown).await.is_some()
             || (self.guessing.get(&address).await.is_some() && self.right.get(shown).await.is_none())
     }
@@ -53,6 +54,7 @@ impl Refusals {
 
     /// It was looked up, and is wrong.
     pub async fn wrong(&self, address: IpAddr, shown: Shown) {
+        let address = household(address);
         self.wrong.insert(shown, ()).await;
         self.right.invalidate(&shown).await;
         if self.guesses.take(address).is_err() {

@@ -165,7 +165,7 @@ pub async fn approve(
         }
         // Without authentication everybody has the same name.
         let made_it =
-            rollout.created_by.as_deref() == Some(&caller.actor.name) && &*caller.actor.name != ANONYMOUS;
+            rollout.creator.as_deref() == Some(&caller.actor.identity) && &*caller.actor.name != ANONYMOUS;
         if agreed && made_it {
             return Err(format!("Rollout {} was made by you, and waits for somebody else.", rollout.number));
         }

@@ -330,6 +330,7 @@ pub(super) async fn write(
         windows: wanted.windows,
         own_keys_only: wanted.own_keys_only,
         created_by: Some(caller.actor.name.to_string()),
+        creator: Some(caller.actor.identity.to_string()),
     };
     Ok(db::insert(conn, rollout, number).await?)
 }

@@ -299,7 +299,8 @@ impl Engine {
                 && line.state().remembered().open.is_some()
         });
         let stale: Vec<_> = named.chain(open.cloned()).collect();
-        let parted = work.part.iter().filter_map(|printer| self.hub.get(*printer));
+        // Whoever just came may have been parted with before its line was here.
+        let parted = work.part.iter().chain(&work.printers).filter_map(|printer| self.hub.get(*printer));
         let parted: Vec<_> = if work.part_any { self.hub.all() } else { parted.collect() };
         self.part_with_old(&parted).await?;
         self.refresh(&stale).await?;

@@ -85,6 +85,7 @@ pub(super) async fn create(
             reach: bad.reach.clone(),
             own_keys_only: false,
             created_by: Some(by.to_owned()),
+            creator: None,
         };
         let back = db::insert(&mut *conn, back, None).await?;
         push::notify(&mut *conn, Hint::Rollout(back.id.0)).await?;

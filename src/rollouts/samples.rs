@@ -108,6 +108,7 @@ pub fn rollout(text: &str) -> Rollout {
         reach: Scope::default(),
         own_keys_only: false,
         created_by: None,
+        creator: None,
     }
 }
 

@@ -149,6 +149,8 @@ pub struct Rollout {
     pub own_keys_only: bool,
     /// Who made it, where that is known.
     pub created_by: Option<String>,
+    /// The same for ever.
+    pub creator: Option<String>,
 }
 
 impl Rollout {

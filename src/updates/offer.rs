@@ -56,6 +56,8 @@ pub async fn claim(
            join update_rollouts r on r.id = c.rollout and r.epoch = c.epoch and r.status in ('active', 'completed') and r.deleted_at is null
            join firmware_versions f on f.id = c.release and f.deprecated_at is null
            join printers p on p.id = c.printer and p.firmware_version = c.from_version
+               and (r.target_owners is null or p.user_id = any(r.target_owners))
+               and (r.target_platforms is null or p.platform = any(r.target_platforms))
            join presence q on q.printer = c.printer and q.connection = c.connection
            cross join lateral (
                select max(u.attempt) as attempt, max(u.tries) filter (where u.last) as tries from update_history u

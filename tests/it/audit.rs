@@ -114,6 +114,11 @@ async fn whatever_changes_something_leaves_an_entry_that_says_who(pool: PgPool) 
         (&paused["before"]["status"], &paused["after"]["status"]),
         (&json!("active"), &json!("paused"))
     );
+    let made = trail.iter().find(|entry| entry["operation"] == "createRollout").unwrap();
+    assert_eq!(
+        (&made["after"]["created_by"], &made["after"]["reach_users"]),
+        (&json!("bootstrap"), &json!(["nobody"]))
+    );
     let rotated = server.get("/api/audit?action=key.rotated").await.expect(200);
     assert_eq!(rotated["total"], 1, "{rotated}");
     assert!(server.get("/api/audit?action=printer_key").await.expect(200)["total"].as_i64().unwrap() >= 6);
@@ -132,6 +137,12 @@ async fn whatever_changes_something_leaves_an_entry_that_says_who(pool: PgPool) 
     assert_eq!(entries(&server).await.len(), before);
     let head = verify(&mut pool.acquire().await.unwrap(), None).await.unwrap().unwrap();
     assert_eq!(head.number, before as i64);
+    // Nor does the server's own role change a key behind the trail's back.
+    sqlx::query("update api_keys set previous_sha256 = sha256('x'), previous_until = 'infinity'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert!(entries(&server).await.len() > before);
     server.stop().await;
 }
 

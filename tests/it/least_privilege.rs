@@ -57,6 +57,8 @@ async fn migrate_gives_a_role_its_rights_or_says_what_is_missing(pool: PgPool) {
     server_url(&pool).await;
     let (ok, said) = run("paperminder_server").await;
     assert!(ok && said.contains("the role paperminder_server may do what `serve` needs"), "{said}");
+    let (ok, said) = run("paperminder").await;
+    assert!(!ok && said.contains("owns the tables"), "{said}");
     let (ok, said) = run("no\"body").await;
     assert!(!ok && said.contains("there is no role"), "{said}");
     sqlx::query("create table stranger (id int)").execute(&pool).await.unwrap();

@@ -313,3 +313,51 @@ async fn thresholds_can_be_told_to_leave_out_who_shows_a_shared_key(pool: PgPool
     fleet.stop().await;
     server.stop().await;
 }
+
+#[sqlx::test]
+async fn nobody_takes_over_a_printer_of_another_user(pool: PgPool) {
+    let server = Server::with(pool, &[("PRINTER_AUTH", "registered")]).await;
+    let make = async |user: &str| {
+        server.post("/api/printer-keys", &json!({"user_id": user})).await.expect(201)["api_key"].clone()
+    };
+    let (a, b) = (make("user-a").await, make("user-b").await);
+    assert!(is_in(&server, "user-a", "p-1", a.as_str()).await);
+    assert!(
+        !is_in(&server, "user-b", "p-1", b.as_str()).await,
+        "a key of one user opens a printer of another"
+    );
+    assert_eq!(server.get("/api/printers/p-1").await.expect(200)["user_id"], "user-a");
+    // An administrator gives it to the other user by making its key there, and the old socket is closed.
+    let mut socket = enters(&server, "user-a", "p-1", a.as_str()).await.unwrap();
+    let own = json!({"user_id": "user-b", "printer_id": "p-1", "api_key": KEY});
+    server.post("/api/printer-keys", &own).await.expect(201);
+    assert!(socket.is_closed().await);
+    assert!(is_in(&server, "user-b", "p-1", Some(KEY)).await);
+    assert_eq!(server.get("/api/printers/p-1").await.expect(200)["user_id"], "user-b");
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn a_deleted_shared_key_does_not_enroll_and_a_socket_does_not_outlive_its_key(pool: PgPool) {
+    let server = Server::with(pool, &[("PRINTER_AUTH", "enroll")]).await;
+    let shared = server.post("/api/printer-keys", &json!({"user_id": "user-1"})).await.expect(201);
+    let key = shared["api_key"].as_str().unwrap();
+    let mut socket = enters(&server, "user-1", "p-1", Some(key)).await.unwrap();
+    let own = server
+        .post("/api/printer-keys", &json!({"user_id": "user-1", "printer_id": "p-1", "api_key": KEY}))
+        .await
+        .expect(201);
+    assert!(
+        socket.is_closed().await,
+        "a socket that came in with the shared key stays beside a key of its own"
+    );
+    let mut socket = enters(&server, "user-1", "p-1", Some(KEY)).await.unwrap();
+    let rotate = format!("/api/printer-keys/{}/rotate", own["id"].as_str().unwrap());
+    server.post(&rotate, &json!({"overlap_seconds": 0})).await.expect(200);
+    assert!(socket.is_closed().await, "a socket outlives a key that opens nothing any more");
+    server.delete(&format!("/api/printer-keys/{}", shared["id"].as_str().unwrap())).await.expect(204);
+    assert!(!is_in(&server, "user-1", "p-2", Some(key)).await, "a deleted key is bound to a printer");
+    assert!(is_in(&server, "user-1", "p-2", Some("a-key-of-its-own")).await);
+    assert!(!is_in(&server, "user-1", "p-3", Some("")).await, "nothing is a key");
+    server.stop().await;
+}

@@ -233,7 +233,7 @@ async fn list(
     Ok((Extension(rows), link, cache::tagged(&headers, 0, &body)?).into_response())
 }
 
-/// Make a key for a printer, or one that speaks for all printers of a user.
+/// Make a key for a printer, or one that speaks for all printers of a user. A printer that gets a key of its own comes back with it.
 #[utoipa::path(post, path = "/api/printer-keys", operation_id = "createPrinterKey", tag = "printers", request_body = CreatePrinterKey,
     responses((status = 201, description = "The key, shown this once where the server made it up", body = ShownPrinterKey),
         (status = 404, description = "The key is for other users or printers only", body = Problem, content_type = "application/problem+json"),
@@ -252,7 +252,12 @@ async fn create(
     if !keys::create(&mut tx, std::slice::from_ref(&new), &caller.actor.name, now).await?.is_empty() {
         return Err(taken(new.printer_id.as_ref()));
     }
-    let about = PrinterKeyView::new(keys::get(&mut tx, &caller.scope, new.id).await?, now);
+    let key = keys::get(&mut tx, &caller.scope, new.id).await?;
+    if new.printer_id.is_some() {
+        let printers = keys::held_by(&mut tx, &key).await?;
+        close(&mut tx, printers, now).await?;
+    }
+    let about = PrinterKeyView::new(key, now);
     tx.commit().await?;
     tracing::info!(user = %new.user_id, printer = about.printer_id, "a key of printers was made");
     Ok(shown(StatusCode::CREATED, ShownPrinterKey { api_key, about }))
@@ -319,6 +324,8 @@ async fn import(
             format!("{} lines name a printer that has a key already; nothing was made.", conflicts.len());
         return Err(Problem { errors, ..Problem::new(&problem::PRINTER_KEY_CONFLICT, detail) });
     }
+    let printers = keys::named(&mut tx, &new).await?;
+    close(&mut tx, printers, now).await?;
     tx.commit().await?;
     tracing::info!(created = new.len(), "keys of printers were imported");
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
@@ -392,6 +399,10 @@ async fn rotate(
         wanted(&key.user_id, key.printer_id.as_deref(), body.api_key.as_deref(), str::to_owned)
             .map_err(Problem::invalid)?;
     keys::rotate(&mut tx, id, &new.credential, now + TimeDelta::seconds(i64::from(overlap))).await?;
+    if overlap == 0 {
+        let printers = keys::held_by(&mut tx, &key).await?;
+        close(&mut tx, printers, now).await?;
+    }
     let about = PrinterKeyView::new(keys::get(&mut tx, &caller.scope, id).await?, now);
     tx.commit().await?;
     tracing::info!(
@@ -425,6 +436,11 @@ async fn delete(
 
 async fn forget(conn: &mut PgConnection, key: &PrinterKey, now: Time) -> Result<(), sqlx::Error> {
     let printers = keys::forget(conn, key).await?;
+    close(conn, printers, now).await
+}
+
+/// Closes the sockets of these printers, wherever they are.
+async fn close(conn: &mut PgConnection, printers: Vec<Uuid>, now: Time) -> Result<(), sqlx::Error> {
     keys::part(conn, &printers, now).await?;
     push::notify_all(conn, printers.into_iter().map(Hint::Part)).await
 }

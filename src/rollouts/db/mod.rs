@@ -30,7 +30,7 @@ const COLUMNS: &str = "r.id, r.number, r.firmware_version_id, r.firmware_version
     r.target_installed_by, r.target_previous_version, r.template, r.steps, r.step, r.stage, r.stage_started_at, r.judged_from, r.abort_on, \
     r.confirm_within, r.stuck_after, r.max_in_flight, r.rate_per_minute, r.ends_at, r.on_end, r.status_reason, r.status_detail, \
     r.approval, r.approval_comment, r.approval_at, r.rolls_back, r.windows, r.target_platforms, r.target_owners, r.reach_users, \
-    r.reach_channels, r.reach_platforms, r.created_by, r.own_keys_only";
+    r.reach_channels, r.reach_platforms, r.created_by, r.creator, r.own_keys_only";
 /// What a rollout can reach, to compare with a caller's scope.
 const REACH: [&str; 3] = ["r.reach_users", "r.reach_channels", "r.reach_platforms"];
 
@@ -105,6 +105,7 @@ impl FromRow<'_, PgRow> for Rollout {
                 platforms: row.try_get("reach_platforms")?,
             },
             created_by: row.try_get("created_by")?,
+            creator: row.try_get("creator")?,
             own_keys_only: row.try_get("own_keys_only")?,
         })
     }
@@ -167,7 +168,7 @@ pub(super) async fn insert(
     sqlx::query!(
         "update update_rollouts set allow_downgrade = $2, template = $3, steps = $4, abort_on = $5, confirm_within = $6, stuck_after = $7, \
          max_in_flight = $8, rate_per_minute = $9, ends_at = $10, on_end = $11, approval = $12, rolls_back = $13, status_detail = $14, windows = $15, \
-         target_platforms = $16, target_owners = $17, reach_users = $18, reach_channels = $19, reach_platforms = $20, created_by = $21, own_keys_only = $22 \
+         target_platforms = $16, target_owners = $17, reach_users = $18, reach_channels = $19, reach_platforms = $20, created_by = $21, own_keys_only = $22, creator = $23 \
          where id = $1",
         rollout.id.0,
         rollout.allow_downgrade,
@@ -191,6 +192,7 @@ pub(super) async fn insert(
         rollout.reach.platforms.as_deref(),
         rollout.created_by.as_deref(),
         rollout.own_keys_only,
+        rollout.creator.as_deref(),
     )
     .execute(conn)
     .await?;
