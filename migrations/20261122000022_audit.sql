@@ -144,7 +144,7 @@ begin
             platforms := array[it ->> 'platform'];
         when 'update_history' then
             select p.printer_id, array[p.user_id], array[p.update_channel], array[p.platform] into subject, users, channels, platforms
-            from printers p where p.id::text = it ->> 'printer';
+            from printers p where p.id = (it ->> 'printer')::uuid;
     end case;
     perform audit_append(noun || '.' || verb, coalesce(it ->> 'id', it ->> 'user_id'), subject, old_row, new_row, users, channels, platforms);
     return null;

@@ -23,6 +23,8 @@ pub async fn write(
     for setting in ["statement_timeout = 0", "maintenance_work_mem = '256MB'", "work_mem = '64MB'"] {
         run(&mut tx, &format!("set local {setting}")).await?;
     }
+    // A table whose triggers wait for the end of the transaction cannot be altered before.
+    run(&mut tx, "set constraints all immediate").await?;
     run(&mut tx, "lock table firmware_versions, update_rollouts, printers, update_history in exclusive mode")
         .await?;
     let taken: bool = sqlx::query_scalar(

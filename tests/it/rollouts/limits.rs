@@ -30,7 +30,7 @@ fn offers(fleets: &[Fleet; 2]) -> u64 {
 async fn watch_open(pool: &PgPool) {
     sqlx::raw_sql(
         "create table peaks (open bigint); \
-         create function note_peak() returns trigger language plpgsql as \
+         create function note_peak() returns trigger language plpgsql security definer as \
              $$ begin insert into peaks select count(*) from update_history where open; return null; end $$; \
          create trigger note_peak after insert on update_history for each statement execute function note_peak()",
     )
