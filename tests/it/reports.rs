@@ -14,6 +14,11 @@ use crate::support::{SOON, Server};
 /// failed; attempt n began n minutes after the turn of the year and took n seconds.
 async fn history(server: &Server, printers: i64) {
     server.release("1.5.0", "stable").await;
+    // Nobody forced them, and an entry of the trail for each would hold back everybody's events for its time.
+    sqlx::query("alter table update_history disable trigger audit_forced")
+        .execute(&server.pool)
+        .await
+        .unwrap();
     for sql in [
         "insert into printers (id, printer_id, user_id, printer_name, bucket, version_key) \
          select gen_random_uuid(), 'printer-' || n, case n % 2 when 0 then 'a' else 'b' end, '=1+' || n, 1, 'k' \
