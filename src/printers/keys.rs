@@ -223,6 +223,20 @@ pub(super) async fn named(conn: &mut PgConnection, keys: &[NewPrinterKey]) -> Re
     .await
 }
 
+/// A printer that keys are to be made for and that is not in this scope, if there is one.
+pub(super) async fn out_of_scope(
+    conn: &mut PgConnection,
+    scope: &Scope,
+    keys: &[NewPrinterKey],
+) -> Result<Option<String>, sqlx::Error> {
+    let wanted: Vec<_> = keys.iter().filter_map(|key| Some(key.printer_id.as_ref()?.to_string())).collect();
+    let mut query = QueryBuilder::new("select p.printer_id from printers p where p.printer_id = any(");
+    query.push_bind(wanted.clone()).push(")");
+    scope.push_printers(&mut query, "p");
+    let ours: HashSet<String> = query.build_query_scalar().fetch_all(conn).await?.into_iter().collect();
+    Ok(wanted.into_iter().find(|printer| !ours.contains(printer)))
+}
+
 /// One key of this scope.
 pub(super) async fn get(conn: &mut PgConnection, scope: &Scope, id: Uuid) -> Result<PrinterKey, Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from printer_keys k where k.id = "));

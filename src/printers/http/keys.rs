@@ -1,8 +1,7 @@
-//! REST of the keys that printers show, and of keeping printers out.
+//! REST of the keys that printers show.
 
 use axum::Extension;
-use axum::body::to_bytes;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,14 +14,13 @@ use uuid::Uuid;
 use super::known;
 use crate::auth::Caller;
 use crate::clock::Time;
-use crate::http::extract::MAX_BODY;
 use crate::http::log::Rows;
 use crate::http::page::Page;
 use crate::http::problem::{self, Common, FieldError, Problem};
 use crate::http::{Body, Json, Params, Segment, cache};
-use crate::ids::{PrinterId, PrinterKeyId, PrinterRef, UserId};
+use crate::ids::{PrinterId, PrinterKeyId, UserId};
 use crate::printers::keys::{self, NewPrinterKey, PrinterKey, made_up};
-use crate::printers::{Credential, Error, Named, Printer, by_name, db};
+use crate::printers::{Credential, Error, Named, by_name};
 use crate::push::{self, Hint};
 use crate::state::AppState;
 
@@ -31,10 +29,6 @@ use crate::state::AppState;
 const OVERLAP: u32 = 30 * 24 * 3600;
 /// The longest that may be said.
 const LONGEST_OVERLAP: u32 = 366 * 24 * 3600;
-/// Keys of one import.
-const MOST: usize = 10_000;
-/// Lines that one refusal complains about.
-const COMPLAINTS: usize = 20;
 /// Characters of a key.
 const LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
 
@@ -42,12 +36,9 @@ const LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(import))
         .routes(routes!(delete))
         .routes(routes!(rotate))
         .routes(routes!(reset))
-        .routes(routes!(block))
-        .routes(routes!(unblock))
 }
 
 /// A key of printers as REST shows it: never with its secret.
@@ -108,25 +99,6 @@ pub struct PrinterKeyList {
     next_cursor: Option<String>,
 }
 
-/// What an import made.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({"created": 2, "made_up": [{"line": 3, "user_id": "user-123", "printer_id": "printer-9",
-    "api_key": "3f1c0d5e9a7b4c2d8e6f0a1b2c3d4e5f"}]}))]
-pub struct Imported {
-    created: usize,
-    /// The keys that the server made up, for lines without one, shown this once.
-    made_up: Vec<MadeUp>,
-}
-
-/// A key that the server made up for a line of an import.
-#[derive(Serialize, ToSchema)]
-pub struct MadeUp {
-    line: usize,
-    user_id: String,
-    printer_id: Option<String>,
-    api_key: String,
-}
-
 /// `POST /api/printer-keys`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -164,7 +136,7 @@ fn readable(key: &str) -> Result<(), String> {
 }
 
 /// What a line or a body asks for, and the key that was made up for it. `field` names a field in an error.
-fn wanted(
+pub(super) fn wanted(
     user: &str,
     printer: Option<&str>,
     key: Option<&str>,
@@ -190,14 +162,21 @@ fn wanted(
     }
 }
 
-/// Whether a caller may make this key: for users of their scope, and, where they do not see everybody, for printers that
+/// Whether a caller may make these keys: for users of their scope, and, where they do not see everybody, for printers that
 /// are these users' already. A printer that is not there yet could be anybody's.
-async fn check_scope(conn: &mut PgConnection, caller: &Caller, key: &NewPrinterKey) -> Result<(), Problem> {
-    known(caller, &key.user_id)?;
-    if let Some(printer) = key.printer_id.as_ref().filter(|_| !caller.scope.has_everybody()) {
-        by_name(conn, &caller.scope, &Named { text: printer.to_string(), handle: None }).await?;
+pub(super) async fn check_scope(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    new: &[NewPrinterKey],
+) -> Result<(), Problem> {
+    new.iter().try_for_each(|key| known(caller, &key.user_id).map(drop))?;
+    if caller.scope.has_everybody() {
+        return Ok(());
     }
-    Ok(())
+    match keys::out_of_scope(conn, &caller.scope, new).await? {
+        Some(printer) => Err(Error::NotFound(printer).into()),
+        None => Ok(()),
+    }
 }
 
 fn taken(printer: Option<&PrinterId>) -> Problem {
@@ -248,7 +227,7 @@ async fn create(
     let (printer, key) = (body.printer_id.as_deref(), body.api_key.as_deref());
     let (new, api_key) = wanted(&body.user_id, printer, key, str::to_owned).map_err(Problem::invalid)?;
     let (now, mut tx) = (app.clock.now(), caller.begin(&app.pool).await?);
-    check_scope(&mut tx, &caller, &new).await?;
+    check_scope(&mut tx, &caller, std::slice::from_ref(&new)).await?;
     if !keys::create(&mut tx, std::slice::from_ref(&new), &caller.actor.name, now).await?.is_empty() {
         return Err(taken(new.printer_id.as_ref()));
     }
@@ -265,114 +244,6 @@ async fn create(
 
 fn shown(status: StatusCode, key: ShownPrinterKey) -> Response {
     (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(key)).into_response()
-}
-
-/// One line of an import.
-#[derive(Deserialize)]
-struct Line {
-    user_id: String,
-    #[serde(default)]
-    printer_id: Option<String>,
-    #[serde(default)]
-    api_key: Option<String>,
-}
-
-/// Make many keys at once, all or none.
-///
-/// CSV with the header `user_id,printer_id,api_key`, up to 10,000 lines. A key that is left empty is made up; without a
-/// printer it speaks for all printers of the user.
-#[utoipa::path(post, path = "/api/printer-keys/import", operation_id = "importPrinterKeys", tag = "printers",
-    request_body(content = String, content_type = "text/csv", example = "user_id,printer_id,api_key\nuser-123,printer-8,its-own-key\nuser-123,printer-9,\n"),
-    responses((status = 201, description = "What was made", body = Imported),
-        (status = 404, description = "The key is for other users or printers only", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Printers have keys already", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too many lines at once", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is no CSV", body = Problem, content_type = "application/problem+json"), Common))]
-async fn import(
-    State(app): State<AppState>,
-    caller: Caller,
-    params: Params,
-    request: Request,
-) -> Result<Response, Problem> {
-    params.finish()?;
-    let kind =
-        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.starts_with("text/csv") {
-        let detail = format!("The Content-Type is `{kind}`; send `Content-Type: text/csv`.");
-        return Err(Problem::new(&problem::MEDIA_TYPE, detail));
-    }
-    let too_large = |_| {
-        Problem::new(
-            &problem::BODY_TOO_LARGE,
-            format!("The body has more than {MAX_BODY} bytes, or broke off; send less at once."),
-        )
-    };
-    let bytes = to_bytes(request.into_body(), MAX_BODY).await.map_err(too_large)?;
-    let (new, made_up) = read(&bytes)?;
-    let (now, mut tx) = (app.clock.now(), caller.begin(&app.pool).await?);
-    for key in &new {
-        check_scope(&mut tx, &caller, key).await?;
-    }
-    let conflicts = keys::create(&mut tx, &new, &caller.actor.name, now).await?;
-    if !conflicts.is_empty() {
-        let error = |place: &usize| FieldError {
-            field: format!("line {}", place + 2),
-            detail: "names a printer that has a key already, or stands twice".into(),
-        };
-        let errors: Vec<_> = conflicts.iter().take(COMPLAINTS).map(error).collect();
-        let detail =
-            format!("{} lines name a printer that has a key already; nothing was made.", conflicts.len());
-        return Err(Problem { errors, ..Problem::new(&problem::PRINTER_KEY_CONFLICT, detail) });
-    }
-    let printers = keys::named(&mut tx, &new).await?;
-    close(&mut tx, printers, now).await?;
-    tx.commit().await?;
-    tracing::info!(created = new.len(), "keys of printers were imported");
-    let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((StatusCode::CREATED, headers, Json(Imported { created: new.len(), made_up })).into_response())
-}
-
-/// Every line, or what is wrong with them.
-fn read(bytes: &[u8]) -> Result<(Vec<NewPrinterKey>, Vec<MadeUp>), Problem> {
-    let (mut new, mut made, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, line) in csv::Reader::from_reader(bytes).deserialize::<Line>().enumerate() {
-        let at = place + 2;
-        if new.len() == MOST {
-            return Err(Problem::field(
-                "body",
-                format!("has more than {MOST} lines; send them in several requests"),
-            ));
-        }
-        let wrong = |detail: String| vec![FieldError { field: format!("line {at}"), detail }];
-        let read = line.map_err(|error| wrong(format!("cannot be read: {error}"))).and_then(|line| {
-            let text = |text: &Option<String>| {
-                text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
-            };
-            let (printer, key) = (text(&line.printer_id), text(&line.api_key));
-            let field = |name: &str| format!("line {at}, {name}");
-            let (key, api_key) = wanted(line.user_id.trim(), printer.as_deref(), key.as_deref(), field)?;
-            Ok((key, api_key))
-        });
-        match read {
-            Ok((key, api_key)) => {
-                let (user_id, printer_id) =
-                    (key.user_id.to_string(), key.printer_id.as_ref().map(ToString::to_string));
-                made.extend(api_key.map(|api_key| MadeUp { line: at, user_id, printer_id, api_key }));
-                new.push(key);
-            }
-            Err(wrong) => errors.extend(wrong),
-        }
-        if errors.len() >= COMPLAINTS {
-            break;
-        }
-    }
-    if new.is_empty() && errors.is_empty() {
-        return Err(Problem::field(
-            "body",
-            "has no lines; send CSV with the header user_id,printer_id,api_key",
-        ));
-    }
-    if errors.is_empty() { Ok((new, made)) } else { Err(Problem::invalid(errors)) }
 }
 
 /// Give a key another secret. The old one opens for a while, so that printers can be told one after the other.
@@ -440,7 +311,11 @@ async fn forget(conn: &mut PgConnection, key: &PrinterKey, now: Time) -> Result<
 }
 
 /// Closes the sockets of these printers, wherever they are.
-async fn close(conn: &mut PgConnection, printers: Vec<Uuid>, now: Time) -> Result<(), sqlx::Error> {
+pub(super) async fn close(
+    conn: &mut PgConnection,
+    printers: Vec<Uuid>,
+    now: Time,
+) -> Result<(), sqlx::Error> {
     keys::part(conn, &printers, now).await?;
     push::notify_all(conn, printers.into_iter().map(Hint::Part)).await
 }
@@ -465,55 +340,6 @@ async fn reset(
     tx.commit().await?;
     tracing::info!(%printer, "the key of a printer was reset");
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Keep a printer out: its socket is closed, and whatever key it shows is refused. What it was offered fails in time.
-#[utoipa::path(post, path = "/api/printers/{printer_id}/block", operation_id = "blockPrinter", tag = "printers",
-    params(("printer_id" = String, Path)),
-    responses((status = 200, description = "The printer, blocked", body = Printer),
-        (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
-async fn block(
-    app: State<AppState>,
-    caller: Caller,
-    named: Segment<Named>,
-    params: Params,
-) -> Result<Json<Printer>, Problem> {
-    set_blocked(app, caller, named, params, true).await
-}
-
-/// Let a printer in again that was blocked.
-#[utoipa::path(post, path = "/api/printers/{printer_id}/unblock", operation_id = "unblockPrinter", tag = "printers",
-    params(("printer_id" = String, Path)),
-    responses((status = 200, description = "The printer, not blocked", body = Printer),
-        (status = 404, description = "Printer not found", body = Problem, content_type = "application/problem+json"), Common))]
-async fn unblock(
-    app: State<AppState>,
-    caller: Caller,
-    named: Segment<Named>,
-    params: Params,
-) -> Result<Json<Printer>, Problem> {
-    set_blocked(app, caller, named, params, false).await
-}
-
-async fn set_blocked(
-    State(app): State<AppState>,
-    caller: Caller,
-    Segment(named): Segment<Named>,
-    params: Params,
-    blocked: bool,
-) -> Result<Json<Printer>, Problem> {
-    params.finish()?;
-    let (now, mut tx) = (app.clock.now(), caller.begin(&app.pool).await?);
-    let printer: PrinterRef = by_name(&mut tx, &caller.scope, &named).await?;
-    keys::block(&mut tx, printer.0, blocked.then_some(now)).await?;
-    if blocked {
-        keys::part(&mut tx, &[printer.0], now).await?;
-        push::notify(&mut tx, Hint::Part(printer.0)).await?;
-    }
-    let view = db::get(&mut tx, printer).await?;
-    tx.commit().await?;
-    tracing::warn!(%printer, blocked, "a printer was blocked or let in again");
-    Ok(Json(view))
 }
 
 /// For the room's other errors.

@@ -1,5 +1,7 @@
 //! REST of printers.
 
+mod block;
+mod import;
 mod keys;
 
 use axum::Extension;
@@ -34,6 +36,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_printer))
         .routes(routes!(get_user, put_user, delete_user))
         .merge(keys::routes())
+        .merge(import::routes())
+        .merge(block::routes())
 }
 
 /// A page of printers.
