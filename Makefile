@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # One profile and one set of features everywhere, so that nothing is compiled twice.
 CARGO ?= cargo
 
-.PHONY: help demo dev test ci fmt lint prepare api deny bench bench-transfer setup check-generated check-production
+.PHONY: help demo dev test ci fmt lint prepare api ship deny bench bench-transfer setup check-generated check-production
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,7 @@ dev: setup ## run the server with its own PostgreSQL and S3; data is kept in .de
 test: ## run all tests on a temporary PostgreSQL
 	@scripts/setup test
 	@scripts/with-postgres $(CARGO) test --all-targets
+	@scripts/check-ship
 
 ci: ## everything that a change must pass
 	$(CARGO) fmt --check
@@ -48,14 +49,22 @@ api: ## try REST with everything that its document allows, and much that it does
 	@$(CARGO) build
 	@scripts/schemathesis
 
+ship: ## try the chart, Terraform's modules and Docker's files
+	@scripts/setup test
+	@$(CARGO) build
+	@scripts/check-ship
+
 deny: ## check licences, sources and known advisories of what is built in
 	@scripts/setup test
 	@scripts/deny
 
-prepare: setup ## regenerate what is generated and committed: .sqlx, openapi.json
+prepare: ## regenerate what is generated and committed: .sqlx, openapi.json, the chart's and Terraform's documents
+	@scripts/setup test
 	scripts/sqlx-prepare
 	$(CARGO) run --quiet -- openapi > openapi.json.new
 	@mv openapi.json.new openapi.json
+	.tools/ship/bin/python helm/scripts/generate
+	.tools/ship/bin/python terraform/scripts/generate-readmes
 
 # Built as production images are; feature `bench` keeps it out of everybody else's builds.
 bench: ## measure what replicas hold and how quick they are, beside a bare WebSocket server
@@ -66,8 +75,11 @@ bench-transfer: ## measure uploads and downloads through the server beside those
 	@scripts/setup test
 	@scripts/with-postgres $(CARGO) bench --quiet --no-default-features --features bench --bench transfer
 
-check-generated: setup
+check-generated:
+	@scripts/setup test
 	scripts/sqlx-prepare --check
+	.tools/ship/bin/python helm/scripts/generate --check
+	.tools/ship/bin/python terraform/scripts/generate-readmes --check
 	@$(CARGO) run --quiet -- openapi | diff -q openapi.json - >/dev/null || \
 		{ echo "openapi.json is not what the server says of itself: run 'make prepare' and commit the result" >&2; exit 1; }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::sync::watch;
 
 use crate::auth::Access;
 use crate::clock::Clock;
@@ -17,6 +18,7 @@ use crate::links::Limits;
 use crate::push::{Door, Fence, Hub, Refusals};
 use crate::rollouts::{Engine, Known, Steward};
 use crate::shutdown::Shutdown;
+use crate::stats::Figures;
 use crate::storage::Images;
 use crate::updates::Intake;
 
@@ -53,6 +55,8 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     /// Looks after rollouts.
     pub steward: Arc<Steward>,
+    /// Figures of the whole fleet, on the replica that tells them.
+    pub figures: watch::Sender<Option<Figures>>,
     /// Bounds on exports.
     pub exports: Exports,
     /// Events for those who watch.

@@ -9,8 +9,22 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use serde::{Serialize, Serializer};
+
+/// This program's own version, and the commit that it was built from where the build was told
+/// (`PAPERMINDER_COMMIT`), as in `0.1.0 (1a2b3c4)`.
+pub fn program() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| match COMMIT {
+        Some(commit) if !commit.is_empty() => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
+        _ => env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The commit that this program was built from.
+pub const COMMIT: Option<&str> = option_env!("PAPERMINDER_COMMIT");
 
 /// A semantic version of at most 64 characters. Equality and order are precedence: build metadata does not count.
 #[derive(Clone)]

@@ -241,3 +241,11 @@ pub async fn all(conn: &mut PgConnection) -> Result<Vec<Key>, sqlx::Error> {
     let mut query = QueryBuilder::new(format!("select {COLUMNS} from api_keys k order by k.number"));
     query.build_query_as().fetch_all(conn).await
 }
+
+/// Whether there is no key at all, revoked ones included. Whoever asks makes the next one before anybody else may.
+pub async fn none(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('paperminder first key', 0))")
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query_scalar("select not exists (select 1 from api_keys)").fetch_one(conn).await
+}

@@ -47,7 +47,7 @@ impl World {
             _ => setting(name),
         })?;
         config.storage.credentials = Some((s3.access_key().to_owned(), s3.secret_key().clone()));
-        let pool = db::pool(db::options(&config.database_url)?, 2);
+        let pool = db::pool(db::options(&config.database)?, 2);
         db::migrate(&pool).await?;
         pool.close().await;
         let app = app::start(&config, Clock::system()).await?;

@@ -13,7 +13,7 @@ use crate::auth::db::{self as keys, Key, Wanted};
 use crate::auth::key::{KeyId, NewKey};
 use crate::auth::role::Role;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::{app, db};
 
 /// What shows who made a key here.
@@ -97,6 +97,27 @@ pub(super) fn key(what: &What) -> Result<ExitCode, Fatal> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// The first key, when there is none: whoever starts a server for the first time reads it where it started.
+pub(super) async fn first(database: &Database, base_url: &str) -> Result<(), Fatal> {
+    let pool = db::pool(app::database(database).await?, 1);
+    let now = Clock::system().now();
+    let actor = Actor { name: BY.into(), operation: Some("serve --first-key".into()), ..Actor::default() };
+    let mut tx = audit::begin(&pool, &actor).await?;
+    if !keys::none(&mut tx).await? {
+        return Ok(());
+    }
+    let wanted = Wanted::new("first", Role::Admin, Scope::default(), None, now)
+        .map_err(|_| "the first key has no name")?;
+    let new = NewKey::generate()?;
+    keys::create(&mut tx, &new, &wanted, BY, now).await?;
+    tx.commit().await?;
+    println!(
+        "\nThe first administrator's key, shown this once:\n\n  {}\n\n  curl -H 'X-API-Key: …' {base_url}/api/stats\n",
+        new.text.expose_secret()
+    );
+    Ok(())
 }
 
 fn table(all: &[Key], now: crate::clock::Time) -> Table {

@@ -5,7 +5,10 @@ mod audit;
 mod demo;
 #[cfg(feature = "dev")]
 mod dev;
+mod doctor;
 mod gc;
+mod healthcheck;
+mod hold;
 mod key;
 mod seed;
 mod serve;
@@ -20,7 +23,7 @@ use crate::config::SETTINGS;
 
 /// Over-the-air updates for PaperMinder printers.
 #[derive(Parser)]
-#[command(name = "paperminder-ota", version, max_term_width = 110)]
+#[command(name = "paperminder-ota", version = crate::version::program(), max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -30,26 +33,30 @@ struct Cli {
 enum Command {
     /// Run a replica, configured from the environment
     #[command(after_help = settings())]
-    Serve {
-        /// Apply missing migrations before starting
-        #[arg(long)]
-        migrate: bool,
-    },
+    Serve(serve::Before),
     /// Bring the database's schema up to date; any number may do it at once
-    Migrate {
-        /// Only tell whether migrations are missing: exit code 1 when some are
+    Migrate(serve::Migrate),
+    /// Ask the replica on this machine whether it is ready: exit code 1 when it is not
+    Healthcheck {
+        /// Only whether it lives
         #[arg(long)]
-        check: bool,
-        /// Then let this role do what `serve` needs, and nothing else; the role must exist
-        #[arg(long, value_name = "ROLE", conflicts_with = "check")]
-        grant_to: Option<String>,
+        live: bool,
     },
+    /// Try what the server stands on, with its own settings, and say what is wrong and what to do
+    ///
+    /// Settings, database, bucket, URLs of printers, and whether every release has its image. Best run where the server
+    /// runs. Exit code 1 when something is wrong.
+    Doctor,
     /// Remove what no release names from the bucket: objects and open multipart uploads of uploads that broke off
     ///
     /// Needs the settings of `serve` for the database and S3 only; the bucket's folders `firmware/` and `staging/` must
     /// belong to this database alone. The servers do the same by themselves (GC_EVERY_SECONDS). Exit code 1 when
     /// something stays that should go.
     Gc(gc::Args),
+    /// Pause every rollout, as before the first replica starts on a restored database; needs DATABASE_URL only
+    ///
+    /// What was paused or cancelled after the backup was made would otherwise go on. Each is resumed by itself, by REST.
+    Hold,
     /// Make, list and revoke the keys of REST; needs DATABASE_URL only
     #[command(subcommand)]
     Key(key::What),
@@ -102,9 +109,12 @@ fn settings() -> String {
 /// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve { migrate } => serve::serve(migrate),
-        Command::Migrate { check, grant_to } => serve::migrate(check, grant_to.as_deref()),
+        Command::Serve(before) => serve::serve(before),
+        Command::Migrate(args) => serve::migrate(&args),
+        Command::Healthcheck { live } => healthcheck::healthcheck(live),
+        Command::Doctor => doctor::doctor(),
         Command::Gc(args) => gc::gc(&args),
+        Command::Hold => hold::hold(),
         Command::Key(what) => key::key(&what),
         Command::Audit(what) => audit::audit(&what),
         #[cfg(feature = "dev")]

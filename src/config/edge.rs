@@ -1,10 +1,9 @@
-//! Settings of the edge to the outside: who is believed, how often anybody may ask, HTTPS, and what is a secret.
+//! Settings of the edge to the outside: who is believed, how often anybody may ask, and HTTPS.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
 
 use super::reader::Reader;
 
@@ -78,42 +77,13 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
 }
 
-impl Reader<'_> {
-    /// A secret: under its name, or in the file that its name with `_FILE` names. What it holds is never repeated.
-    pub(super) fn secret(&mut self, name: &str) -> Option<SecretString> {
-        let file = format!("{name}_FILE");
-        match (self.text(name), self.text(&file)) {
-            (None, None) => None,
-            (Some(text), None) => Some(text.into()),
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) if text.trim().is_empty() => {
-                    self.wrong.push(format!("{file}: {path} is empty."));
-                    None
-                }
-                Ok(text) => Some(text.trim_end_matches(['\r', '\n']).into()),
-                Err(error) => {
-                    self.wrong.push(format!("{file}: {path} cannot be read: {error}."));
-                    None
-                }
-            },
-            (Some(_), Some(_)) => {
-                self.wrong.push(format!("{name} and {file} are both set: set one of them."));
-                None
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::super::{Auth, Config, Error};
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, Error> {
-        let with_database = pairs.iter().any(|(name, _)| name.starts_with("DATABASE_URL"));
         Config::from_lookup(&|name| match pairs.iter().find(|(key, _)| *key == name) {
-            None if name == "DATABASE_URL" && !with_database => Some("postgres://u:hunter2@db/pm".into()),
+            None if name == "DATABASE_URL" => Some("postgres://u:hunter2@db/pm".into()),
             found => found.map(|(_, value)| (*value).to_owned()),
         })
     }
@@ -139,25 +109,6 @@ mod tests {
         assert!(
             read(&[("TLS_CERT_FILE", "/tls/crt"), ("TLS_KEY_FILE", "/tls/key")]).unwrap().edge.tls.is_some()
         );
-    }
-
-    #[test]
-    fn a_secret_may_stand_in_a_file_but_not_in_two_places() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let path = file.path().to_str().unwrap();
-        std::fs::write(path, "postgres://u:swordfish@db/pm\n").unwrap();
-        let config = read(&[("DATABASE_URL_FILE", path)]).unwrap();
-        assert_eq!(config.database_url.expose_secret(), "postgres://u:swordfish@db/pm");
-        let both = complaint(&[("DATABASE_URL_FILE", path), ("DATABASE_URL", "postgres://u:hunter2@db/pm")]);
-        assert!(both.contains("DATABASE_URL and DATABASE_URL_FILE are both set"), "{both}");
-        assert!(!both.contains("hunter2") && !both.contains("swordfish"), "{both}");
-        let missing = complaint(&[("DATABASE_URL_FILE", "/nowhere/url")]);
-        assert!(missing.contains("DATABASE_URL_FILE: /nowhere/url cannot be read"), "{missing}");
-        std::fs::write(path, "mysql://u:swordfish@db/pm\n").unwrap();
-        let wrong = complaint(&[("DATABASE_URL_FILE", path)]);
-        assert!(wrong.contains("DATABASE_URL must") && !wrong.contains("swordfish"), "{wrong}");
-        std::fs::write(path, "\n").unwrap();
-        assert!(complaint(&[("DATABASE_URL_FILE", path)]).contains("is empty"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a secret) and what is accepted. [`SETTINGS`] is the list that `--help` prints and that a test compares with the
 //! README.
 
+mod database;
 mod edge;
 mod parts;
 mod people;
@@ -19,6 +20,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 use secrecy::SecretString;
 use url::Url;
 
+pub use self::database::Database;
+use self::database::read_database;
 use self::edge::read_edge;
 pub use self::edge::{Edge, RestQuotas, TlsFiles};
 pub use self::parts::Connections;
@@ -157,7 +160,7 @@ pub struct Attempts {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// PostgreSQL.
-    pub database_url: SecretString,
+    pub database: Database,
     /// Connections in the pool.
     pub database_max_connections: u32,
     /// S3.
@@ -216,6 +219,18 @@ impl fmt::Display for Error {
     }
 }
 
+/// Reads some of the settings from the process's environment.
+fn part_from_env<T>(part: impl Fn(&mut Reader<'_>) -> T) -> Result<T, Error> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let mut read = Reader { lookup: &|name| std::env::var(name).ok(), wrong: Vec::new() };
+    let value = part(&mut read);
+    if read.wrong.is_empty() { Ok(value) } else { Err(Error(read.wrong)) }
+}
+
+fn read_internal(read: &mut Reader<'_>) -> SocketAddr {
+    read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000)))
+}
+
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, Error> {
@@ -223,26 +238,25 @@ impl Config {
         Self::from_lookup(&|name| std::env::var(name).ok())
     }
 
-    /// Reads `DATABASE_URL` alone, for commands that need nothing else.
-    pub fn database_from_env() -> Result<SecretString, Error> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        let mut read = Reader { lookup: &|name| std::env::var(name).ok(), wrong: Vec::new() };
-        let url = read.database_url();
-        if read.wrong.is_empty() { Ok(url) } else { Err(Error(read.wrong)) }
+    /// Reads where the database is, for commands that need nothing else.
+    pub fn database_from_env() -> Result<Database, Error> {
+        part_from_env(read_database)
     }
 
     /// Reads the database and S3, for commands on the data.
-    pub fn data_from_env() -> Result<(SecretString, Storage), Error> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        let mut read = Reader { lookup: &|name| std::env::var(name).ok(), wrong: Vec::new() };
-        let data = (read.database_url(), read_storage(&mut read));
-        if read.wrong.is_empty() { Ok(data) } else { Err(Error(read.wrong)) }
+    pub fn data_from_env() -> Result<(Database, Storage), Error> {
+        part_from_env(|read| (read_database(read), read_storage(read)))
+    }
+
+    /// Reads where health is asked for.
+    pub fn internal_from_env() -> Result<SocketAddr, Error> {
+        part_from_env(read_internal)
     }
 
     /// Reads settings from anything that maps names to values.
     pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let mut read = Reader { lookup, wrong: Vec::new() };
-        let database_url = read.database_url();
+        let database = read_database(&mut read);
         let listen_addr = read.address("LISTEN_ADDR", SocketAddr::from(([0, 0, 0, 0], 8000)));
         let storage = read_storage(&mut read);
         let base_url =
@@ -265,7 +279,7 @@ impl Config {
         }
         let people = read_people(&mut read, base_url.trim_end_matches('/'), matches!(auth, Auth::On { .. }));
         let config = Self {
-            database_url,
+            database,
             database_max_connections: read.number("DATABASE_MAX_CONNECTIONS", 20, 2, 1000),
             storage,
             base_url: base_url.trim_end_matches('/').to_owned(),
@@ -282,7 +296,7 @@ impl Config {
                 ),
                 cache: read.number("DOWNLOAD_CACHE_BYTES", 32 << 20, 0, 4 << 30),
             },
-            internal_addr: read.address("INTERNAL_ADDR", SocketAddr::from(([0, 0, 0, 0], 9000))),
+            internal_addr: read_internal(&mut read),
             auth,
             printer_auth: read.parsed("PRINTER_AUTH", PrinterAuth::default(), |text| {
                 text.parse().map_err(|_| "must be `enroll`, `registered` or `open`".to_owned())

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 /// Reads variables and remembers what was wrong.
@@ -52,21 +51,6 @@ impl Reader<'_> {
 
     pub(super) fn seconds(&mut self, name: &str, default: u64, least: u64, most: u64) -> Duration {
         Duration::from_secs(self.number(name, default, least, most))
-    }
-
-    /// The value may hold a password, so it is never repeated.
-    pub(super) fn database_url(&mut self) -> SecretString {
-        let before = self.wrong.len();
-        let url = self.secret("DATABASE_URL").unwrap_or_default();
-        let text = url.expose_secret();
-        if self.wrong.len() == before
-            && !(text.starts_with("postgres://") || text.starts_with("postgresql://"))
-        {
-            self.wrong.push(
-                "DATABASE_URL must be set to a PostgreSQL database, as in postgres://user:password@host:5432/paperminder, or DATABASE_URL_FILE to a file with one.".into(),
-            );
-        }
-        url
     }
 
     pub(super) fn address(&mut self, name: &str, default: SocketAddr) -> SocketAddr {

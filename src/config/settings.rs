@@ -19,6 +19,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("DATABASE_URL", "", "PostgreSQL, as postgres://user:password@host:5432/database"),
     setting("DATABASE_URL_FILE", "", "file with DATABASE_URL in it, instead; both is an error"),
     setting(
+        "DATABASE_PASSWORD_FILE",
+        "",
+        "file with the password alone, for a DATABASE_URL without one; read again when it changes",
+    ),
+    setting(
         "DATABASE_MAX_CONNECTIONS",
         "20",
         "connections that one replica may hold, besides one for LISTEN",

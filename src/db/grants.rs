@@ -23,6 +23,7 @@ const TABLES: &[(&str, &str)] = &[
     ("printer_keys", "select, insert, update, delete"),
     ("printers", "select, insert, update"),
     ("replicas", "select, insert, update, delete"),
+    ("schema_floor", "select"),
     ("sessions", "select, insert, update, delete"),
     ("update_history", "select, insert, update, delete"),
     ("update_rollouts", "select, insert, update"),
@@ -57,6 +58,21 @@ pub async fn grant(conn: &mut PgConnection, name: &str) -> Result<(), GrantError
         .await?;
     within(&mut tx, name).await?;
     Ok(tx.commit().await?)
+}
+
+/// What the role of this connection may not do and `serve` does, as in `select on audit`.
+pub(super) async fn lacking(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let rights =
+        TABLES.iter().flat_map(|(table, rights)| rights.split(", ").map(move |right| (*table, right)));
+    let (tables, rights): (Vec<&str>, Vec<&str>) = rights.unzip();
+    sqlx::query_scalar(
+        "select r.\"right\" || ' on ' || r.\"table\" from unnest($1::text[], $2::text[]) r (\"table\", \"right\") \
+         where to_regclass(r.\"table\") is not null and not has_table_privilege(r.\"table\", r.\"right\")",
+    )
+    .bind(tables)
+    .bind(rights)
+    .fetch_all(conn)
+    .await
 }
 
 async fn within(conn: &mut PgConnection, role: &str) -> Result<(), GrantError> {

@@ -7,12 +7,17 @@ mod migrate;
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::Database;
+
+use grants::lacking;
 pub use grants::{GrantError, grant};
-pub use migrate::{MIGRATOR, MigrationError, migrate, pending};
+pub use migrate::{MIGRATOR, MigrationError, Standing, migrate, migrate_by, standing};
 
 /// Longest wait for a free connection; beyond it a request is answered 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,9 +33,18 @@ const SILENCE_TIMEOUT: &str = "10s";
 /// fraction of a millisecond.
 const PLANS: &str = "force_custom_plan";
 
+/// How often a password is read again: its file is small, and on Kubernetes a minute late anyhow.
+const PASSWORD_EVERY: Duration = Duration::from_secs(5);
+
 /// Connection options with this product's name on them, so that `pg_stat_activity` tells who is who.
-pub fn options(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("paperminder-ota");
+///
+/// The password is that of now: whoever keeps options for long asks again, or [`follow`]s.
+pub fn options(database: &Database) -> Result<PgConnectOptions, sqlx::Error> {
+    let mut options =
+        PgConnectOptions::from_str(database.url().expose_secret())?.application_name("paperminder-ota");
+    if let Some(password) = database.password().map_err(|wrong| sqlx::Error::Configuration(wrong.into()))? {
+        options = options.password(password.expose_secret());
+    }
     Ok(options.options([
         ("statement_timeout", STATEMENT_TIMEOUT),
         ("lock_timeout", LOCK_TIMEOUT),
@@ -45,6 +59,19 @@ pub fn options(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
 /// A pool of at most `most` connections. It connects when first used.
 pub fn pool(options: PgConnectOptions, most: u32) -> PgPool {
     PgPoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+}
+
+/// Gives the pool's next connections the password that the file has by then, until `stop`. Those that are open stay.
+pub async fn follow(pool: PgPool, database: Database, stop: CancellationToken) {
+    if !database.rotates() {
+        return;
+    }
+    while timeout(PASSWORD_EVERY, stop.cancelled()).await.is_err() {
+        match options(&database) {
+            Ok(options) => pool.set_connect_options(options),
+            Err(error) => tracing::warn!(%error, "the password that was read last is used on"),
+        }
+    }
 }
 
 /// True when the database was not there, or not in time, rather than that it refused what we asked.

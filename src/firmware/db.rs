@@ -305,6 +305,30 @@ pub(super) async fn delete(
     Ok(key.fetch_optional(conn).await?.map(ObjectKey::stored))
 }
 
+/// Where a release's image is.
+pub(super) struct Stored {
+    pub version: String,
+    pub channel: String,
+    pub platform: String,
+    pub key: ObjectKey,
+    pub size: u64,
+}
+
+/// Every release's image, the oldest first.
+pub(super) async fn stored(conn: &mut PgConnection) -> Result<Vec<Stored>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select version, channel, platform, object_key, file_size from firmware_versions order by number"
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter().map(|row| Stored {
+        version: row.version,
+        channel: row.channel,
+        platform: row.platform,
+        key: ObjectKey::stored(row.object_key),
+        size: u64::try_from(row.file_size).unwrap_or_default(),
+    });
+    Ok(rows.collect())
+}
+
 /// Those of these keys that a release names.
 pub(super) async fn named(conn: &mut PgConnection, keys: &[String]) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!("select object_key from firmware_versions where object_key = any($1)", keys)

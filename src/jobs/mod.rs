@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
 
 use crate::auth::session;
+use crate::db;
 use crate::events;
 use crate::links;
 use crate::printers;
@@ -16,6 +17,7 @@ use crate::push::{self, Hint};
 use crate::rollouts;
 use crate::state::AppState;
 use crate::stats;
+use crate::telemetry::metrics;
 use crate::updates;
 
 pub use garbage::{GARBAGE_LOCK, garbage};
@@ -32,6 +34,9 @@ const FOLD: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often outcomes are summed up, and events removed that are no longer kept.
 const REPORTING: Duration = Duration::from_secs(10);
+
+/// How often the figures of the fleet are read: reading them takes half a second for a million printers.
+const FIGURES: Duration = Duration::from_secs(30);
 
 /// Longest turn of a job: a database that went silent must not freeze it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -121,6 +126,27 @@ pub async fn reporting(app: AppState, keep_events: Duration) {
         };
         if let Err(error) = bounded(turn).await {
             tracing::warn!(%error, "outcomes could not be summed up, or old events removed, and will be later");
+        }
+    }
+}
+
+/// Reads the figures of the whole fleet, if it is this replica that tells them, and how the schema stands.
+pub async fn figures(app: AppState) {
+    loop {
+        let turn = async {
+            let mut conn = app.pool.acquire().await?;
+            stats::figures(&mut conn, app.replica, app.clock.now()).await
+        };
+        let figures = bounded(turn).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the figures of the fleet could not be read");
+            None
+        });
+        app.figures.send_replace(figures);
+        if let Ok(Ok(standing)) = timeout(PATIENCE, db::standing(&app.pool)).await {
+            metrics::migrations_pending(standing.missing);
+        }
+        if timeout(FIGURES, app.shutdown.soft.cancelled()).await.is_ok() {
+            return;
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener};
+use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{CHANNEL, Hint};
+use crate::config::Database;
 use crate::db;
 
 /// `PgListener` keeps a dead connection silently, so it is asked something this often.
@@ -19,28 +20,28 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Forwards hints until `stop`. After every (re)connection, once LISTEN stands, it says [`Hint::Everything`]: what was
 /// notified in between is lost.
-pub async fn listen(options: PgConnectOptions, hints: broadcast::Sender<Hint>, stop: CancellationToken) {
+pub async fn listen(database: Database, hints: broadcast::Sender<Hint>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let session = session(options.clone(), &hints);
+        let session = session(&database, &hints);
         let error = tokio::select! { () = stop.cancelled() => return, error = session => error };
         tracing::warn!(%error, "the listener lost the database and connects again");
         let _ = timeout(PAUSE, stop.cancelled()).await;
     }
 }
 
-async fn session(options: PgConnectOptions, hints: &broadcast::Sender<Hint>) -> sqlx::Error {
-    match try_session(options, hints).await {
+async fn session(database: &Database, hints: &broadcast::Sender<Hint>) -> sqlx::Error {
+    match try_session(database, hints).await {
         Err(error) => error,
         Ok(never) => match never {},
     }
 }
 
 async fn try_session(
-    options: PgConnectOptions,
+    database: &Database,
     hints: &broadcast::Sender<Hint>,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
     let late = |_| sqlx::Error::PoolTimedOut;
-    let pool = db::pool(options, 1);
+    let pool = db::pool(db::options(database)?, 1);
     let mut listener = timeout(PATIENCE, PgListener::connect_with(&pool)).await.map_err(late)??;
     timeout(PATIENCE, listener.listen(CHANNEL)).await.map_err(late)??;
     // Nobody listening is fine: the receivers are gone when the process ends.

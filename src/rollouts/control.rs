@@ -214,8 +214,12 @@ pub async fn undo(
 ) -> Result<(Rollout, Vec<Rollout>), Error> {
     let mut tx = caller.begin(pool).await?;
     let mut rollout = db::find(&mut tx, &caller.scope, handle, true).await?;
-    if rollout.reason == Some(StatusReason::RolledBack) {
-        return Err(Error::Conflict(format!("Rollout {} was rolled back already.", rollout.number)));
+    // By somebody, or by its own `abort_on`.
+    let back = db::undone_by(&mut tx, rollout.id).await?;
+    if rollout.reason == Some(StatusReason::RolledBack) || !back.is_empty() {
+        let by: Vec<_> = back.iter().map(ToString::to_string).collect();
+        let by = if by.is_empty() { String::new() } else { format!(", by rollout {}", by.join(", ")) };
+        return Err(Error::Conflict(format!("Rollout {} was rolled back already{by}.", rollout.number)));
     }
     if let Some(version) = &to
         && !super::create::stands(&mut tx, &caller.scope, version).await?
@@ -256,6 +260,17 @@ pub async fn change(
     }
     tx.commit().await?;
     Ok(new)
+}
+
+/// Pauses every rollout that makes offers or is about to by itself, as after a restore: what was paused or cancelled since the
+/// backup would otherwise go on. Returns their numbers. Those that wait for an approval wait on.
+pub async fn hold(pool: &PgPool, caller: &Caller, now: Time) -> Result<Vec<i64>, Error> {
+    let numbers = db::moving(&mut *pool.acquire().await?).await?;
+    for number in &numbers {
+        let paused = Change { status: Some(Status::Paused), ..Change::default() };
+        change(pool, caller, Handle::Number(*number), paused, now).await?;
+    }
+    Ok(numbers)
 }
 
 /// Deletes a rollout of which nothing is open. Its updates stay readable.

@@ -17,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::known::Known;
-use super::send::Proposal;
-use super::{Decision, Offering, Plan, Rollout, Steward, db, decide, limits};
+use super::weigh::{Left, Turn};
+use super::{Offering, Plan, Rollout, Steward, db, limits};
 use crate::clock::{Clock, Time};
 use crate::ids::{PrinterRef, ReplicaId, RolloutId, UpdateId, UserId};
-use crate::printers::{self, Facts, Owner};
+use crate::printers::{self, Owner};
 use crate::push::{self, Fence, Hint, Hub, Line};
 use crate::storage::Delivery;
 use crate::telemetry::metrics;
-use crate::updates::{self, Claim, Open};
+use crate::updates;
 
 /// Printers that one statement claims offers for.
 const BATCH: usize = 1000;
@@ -58,10 +58,10 @@ pub struct Engine {
     pub(super) fence: Fence,
     pub(super) delivery: Delivery,
     pub(super) base_url: Arc<str>,
-    max_url_length: u32,
+    pub(super) max_url_length: u32,
     pub(super) steward: Arc<Steward>,
     clock: Clock,
-    backoff: Duration,
+    pub(super) backoff: Duration,
     ready: mpsc::Sender<PrinterRef>,
     pub(super) nudge: Notify,
 }
@@ -107,42 +107,6 @@ pub struct Work {
 
 /// What the gate of forced updates is called: they have no rollout.
 pub(super) const FORCED: Uuid = Uuid::nil();
-
-/// Offers that the limits leave, as far as this replica knows. Only the claim decides; this spares it what is hopeless.
-struct Left(HashMap<RolloutId, u32>);
-
-impl Left {
-    fn of(plan: &Plan) -> Self {
-        let slots = |offering: &Offering| Some((offering.rollout.id, offering.slots?.0));
-        Self(plan.offerings().iter().filter_map(slots).collect())
-    }
-
-    fn take(&mut self, rollout: RolloutId) -> bool {
-        match self.0.get_mut(&rollout) {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-        }
-    }
-
-    /// What was used counts for the turns until the plan is read again.
-    fn note(self, plan: &mut Plan) {
-        plan.limit(&self.0);
-    }
-}
-
-/// What looking at some lines led to.
-#[derive(Default)]
-struct Turn {
-    proposals: Vec<Proposal>,
-    /// Offers that were never seen, of rollouts that make none any more.
-    stranded: Vec<(PrinterLine, UpdateId)>,
-    /// When the next printer is due.
-    until: Option<Time>,
-}
 
 impl Engine {
     /// An engine, and the queue that [`run`](Self::run) reads.
@@ -227,6 +191,8 @@ impl Engine {
         let mut plan = Plan::default();
         let mut work = Work { everything: true, ..Work::default() };
         let (mut next, mut refreshed) = (Instant::now(), Instant::now());
+        // Who never manages a turn shows an old time too.
+        metrics::turned(self.clock.now());
         loop {
             let mut ready = Vec::new();
             tokio::select! {
@@ -244,6 +210,7 @@ impl Engine {
             work.everything |= refreshed.elapsed() > REFRESH;
             match timeout(TURN, self.turn(&mut plan, &work)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(until) => {
+                    metrics::turned(self.clock.now());
                     let due = Instant::now() + until;
                     next = if work.scan { due } else { next.min(due) };
                     if work.everything {
@@ -365,77 +332,6 @@ impl Engine {
         let due = db::next_due(&mut tx).await?;
         tx.rollback().await?;
         Ok((plan, due))
-    }
-
-    /// Decides for each line. Locks one line at a time, briefly.
-    fn weigh(&self, plan: &Plan, left: &mut Left, lines: &[PrinterLine], now: Time) -> Turn {
-        let mut turn = Turn::default();
-        for line in lines {
-            let known = line.state();
-            if let Some(open) = &known.remembered().open {
-                if known.may_go_again() {
-                    match self.again(plan, line, &known.facts, open) {
-                        Some(proposal) => turn.proposals.push(proposal),
-                        None => turn.stranded.push((line.clone(), open.update)),
-                    }
-                }
-                continue;
-            }
-            match decide(plan, &known.facts, &known.remembered().past, self.backoff, now) {
-                Decision::Offer { offering, pick, tries } if left.take(offering.rollout.id) => {
-                    let claim = Claim {
-                        update: UpdateId::generate(),
-                        rollout: offering.rollout.id,
-                        epoch: offering.rollout.epoch,
-                        printer: line.printer,
-                        connection: line.connection,
-                        release: pick.release.id,
-                        version: pick.release.version.clone(),
-                        from: known.facts.cohort.version.clone(),
-                        tries,
-                        stone: pick.stone,
-                    };
-                    turn.proposals.push(Proposal {
-                        line: line.clone(),
-                        update: claim.update,
-                        rollout: Some(claim.rollout),
-                        release: pick.release.clone(),
-                        fits: self.fits(&known.facts),
-                        claim: Some(claim),
-                    });
-                }
-                // The limits of its rollout leave no more for now; what frees a place leads to another look.
-                Decision::Offer { .. } => {}
-                Decision::Waiting { until, .. } => {
-                    turn.until = [turn.until, until].into_iter().flatten().min()
-                }
-                Decision::Nothing(_) => {}
-            }
-        }
-        turn
-    }
-
-    /// An open offer that the printer never saw goes out again, as long as its rollout makes offers and its release
-    /// stands.
-    fn again(&self, plan: &Plan, line: &PrinterLine, printer: &Facts, open: &Open) -> Option<Proposal> {
-        let offers = |rollout| plan.offerings().iter().any(|offering| offering.rollout.id == rollout);
-        if !open.rollout.is_none_or(offers) {
-            return None;
-        }
-        let release = plan.catalog.get(open.release).filter(|release| !release.deprecated)?;
-        Some(Proposal {
-            line: line.clone(),
-            update: open.update,
-            rollout: open.rollout,
-            release: release.clone(),
-            fits: self.fits(printer),
-            claim: None,
-        })
-    }
-
-    /// Longest URL that the printer takes.
-    fn fits(&self, printer: &Facts) -> usize {
-        printer.downloads.max_url_length.unwrap_or(self.max_url_length) as usize
     }
 
     /// Frees printers from offers that they never saw and that will not go out again.

@@ -34,12 +34,13 @@ mod steward;
 mod tally;
 mod target;
 mod types;
+mod weigh;
 mod wire;
 
 pub use census::{fleet, fold};
-pub use control::{Change, advance, approve, change, delete, retry_failed, undo};
+pub use control::{Change, advance, approve, change, delete, hold, retry_failed, undo};
 pub use create::{Wanted, create};
-pub use db::{catalog, find};
+pub use db::{catalog, current, find};
 pub use decide::{Catalog, Decision, Limit, Offering, Pick, Plan, ReleaseBrief, Why, decide};
 pub use dry_run::{DryRun, dry_run};
 pub use engine::{Engine, Parts, Work};

@@ -93,6 +93,34 @@ pub(super) async fn rollouts(
     Ok(rows.fetch_all(conn).await?.into_iter().map(|row| (row.status, row.count)).collect())
 }
 
+/// How many rollouts a threshold holds.
+pub(super) async fn held(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_rollouts
+           where status = 'paused' and status_reason in ('failures', 'silence') and deleted_at is null"#
+    );
+    count.fetch_one(conn).await
+}
+
+/// How many attempts are open of which nothing was heard since a moment.
+pub(super) async fn silent(conn: &mut PgConnection, since: Time) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_history where open and sends > 0 and last_activity_at < $1"#,
+        since
+    );
+    count.fetch_one(conn).await
+}
+
+/// How many printers are on no replica, and were on none since a moment.
+pub(super) async fn offline(conn: &mut PgConnection, since: Time) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from presence q left join replicas r on r.id = q.replica and r.lease_until > now()
+           where r.id is null and greatest(q.last_connected, q.last_disconnected) < $1"#,
+        since
+    );
+    count.fetch_one(conn).await
+}
+
 /// Rollouts that are under way or held, the newest first.
 pub(super) async fn active(
     conn: &mut PgConnection,

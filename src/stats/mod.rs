@@ -7,9 +7,11 @@
 //! - Durations are kept as classes that grow by a tenth, so a percentile is off by at most 5 %.
 
 mod db;
+mod figures;
 mod fold;
 pub mod http;
 mod tally;
 mod view;
 
+pub use figures::{Figures, figures};
 pub use fold::fold;

@@ -4,6 +4,7 @@
 //! through [`ObjectWriter`], which holds at most one part in memory, and go out as a stream or as a presigned URL
 //! ([`Delivery`]).
 
+mod bucket;
 mod cdn;
 mod delivery;
 mod direct;

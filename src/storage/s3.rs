@@ -103,12 +103,6 @@ impl Store {
         self.expires
     }
 
-    /// Whether the bucket answers; for readiness and the start.
-    pub async fn check(&self) -> Result<(), Error> {
-        self.client.head_bucket().bucket(&self.bucket).send().await.map_err(typed)?;
-        Ok(())
-    }
-
     /// Writes a whole object.
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Error> {
         self.put_hashed(key, bytes, None).await

@@ -7,6 +7,9 @@ use axum::http::Method;
 use metrics::{Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::clock::Time;
+use crate::version::COMMIT;
+
 /// Seconds; from a look-up to a slow upload.
 const DURATIONS: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
@@ -61,7 +64,58 @@ fn start() -> PrometheusHandle {
     describe_histogram!("paperminder_batch_size", "Writes that one transaction carried, by kind");
     describe_gauge!("paperminder_rollouts_offering", "Rollouts that may make offers now");
     describe_gauge!("paperminder_database_connections", "Connections of the pool, by state");
+    describe_gauge!("paperminder_database_connections_max", "Connections that the pool may hold");
+    describe_gauge!(
+        "paperminder_engine_last_turn_timestamp_seconds",
+        "When the engine's last turn ended that did not fail"
+    );
+    describe_gauge!("paperminder_migrations_pending", "Migrations that the database lacks");
+    describe_gauge!("paperminder_build_info", "1, for the version and the commit of this program");
+    gauge!("paperminder_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT.unwrap_or("unknown"))
+        .set(1.0);
     handle
+}
+
+/// Why connections, sockets, downloads and requests are refused.
+const REFUSALS: [&str; 15] = [
+    "connect_rate",
+    "connect_rate_of_address",
+    "connections",
+    "download_rate",
+    "downloads",
+    "event_streams",
+    "full",
+    "origin",
+    "printer_key",
+    "request_rate_of_address",
+    "request_rate_of_key",
+    "shutting_down",
+    "silent",
+    "tls_handshake",
+    "wrong_keys",
+];
+
+/// Counts nothing yet, of everything that may happen: a series that begins with its first event looks to Prometheus as if
+/// nothing had been added then. Updates end in these ways, each a status and a reason.
+pub fn begin(ends: impl Iterator<Item = (&'static str, &'static str)>) {
+    for reason in REFUSALS {
+        counter!("paperminder_connections_refused_total", "reason" => reason).increment(0);
+    }
+    for (status, reason) in ends {
+        counter!("paperminder_updates_total", "status" => status, "reason" => reason).increment(0);
+    }
+    for outcome in ["done", "elsewhere", "failed", "unfinished"] {
+        counter!("paperminder_garbage_turns_total", "outcome" => outcome).increment(0);
+    }
+    for outcome in ["resent", "sent", "withdrawn"] {
+        counter!("paperminder_offers_total", "outcome" => outcome).increment(0);
+    }
+    for outcome in ["refused", "released"] {
+        counter!("paperminder_firmware_uploads_total", "outcome" => outcome).increment(0);
+    }
+    counter!("paperminder_engine_errors_total").increment(0);
+    counter!("paperminder_link_downloads_total").increment(0);
+    counter!("paperminder_messages_delayed_total").increment(0);
 }
 
 /// So many writes went into one transaction.
@@ -179,13 +233,24 @@ pub fn scanned(offering: usize) {
     gauge!("paperminder_rollouts_offering").set(offering as f64);
 }
 
+/// A turn of the engine ended well.
+pub fn turned(now: Time) {
+    gauge!("paperminder_engine_last_turn_timestamp_seconds").set(now.timestamp() as f64);
+}
+
+/// How the database's schema stood when it was looked at last.
+pub fn migrations_pending(count: usize) {
+    gauge!("paperminder_migrations_pending").set(count as f64);
+}
+
 /// A turn of the engine failed.
 pub fn engine_error() {
     counter!("paperminder_engine_errors_total").increment(1);
 }
 
 /// The pool's state, set when metrics are read.
-pub fn pool(size: u32, idle: usize) {
+pub fn pool(size: u32, idle: usize, most: u32) {
+    gauge!("paperminder_database_connections_max").set(f64::from(most));
     gauge!("paperminder_database_connections", "state" => "idle").set(idle as f64);
     gauge!("paperminder_database_connections", "state" => "used").set(f64::from(size) - idle as f64);
 }

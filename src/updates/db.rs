@@ -54,6 +54,14 @@ pub async fn remembered(
     Ok(all)
 }
 
+/// How many forced updates are open.
+pub async fn open_forced(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from update_history where open and rollout_id is null"#
+    );
+    count.fetch_one(conn).await
+}
+
 /// How many updates of a rollout are open.
 pub async fn has_open(conn: &mut PgConnection, rollout: RolloutId) -> Result<i64, sqlx::Error> {
     let count = sqlx::query_scalar!(

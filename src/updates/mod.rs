@@ -22,7 +22,7 @@ mod settle;
 mod types;
 mod view;
 
-pub use db::{TARGET_SORTS, has_open, one, remembered, targets};
+pub use db::{TARGET_SORTS, has_open, one, open_forced, remembered, targets};
 pub use download::{download_ended, download_started, no_space};
 pub use expire::expire;
 pub use forgive::{Forced, force, forgive};
@@ -30,5 +30,5 @@ pub use intake::{Arrived, End, Intake, Noted, Welcome};
 pub use offer::{Claim, claim, hold_releases, recall, reoffer, withdraw};
 pub use report::{Outcome, Progress, Report, report, socket_lost};
 pub use settle::{Back, Settled, settle};
-pub use types::{Open, Past, Reason, Remembered, Settlement, Status};
+pub use types::{Open, Past, Reason, Remembered, Settlement, Status, ends};
 pub use view::UpdateView;

@@ -47,6 +47,22 @@ vocabulary!(
     }
 );
 
+/// Every way in which an attempt ends, as metrics tell it.
+pub fn ends() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let without = |reason: &Reason| {
+        (
+            if matches!(reason, Reason::Withdrawn | Reason::Superseded) {
+                Status::Cancelled
+            } else {
+                Status::Failed
+            },
+            reason.as_str(),
+        )
+    };
+    let good = [(Status::Completed, "confirmed"), (Status::Declined, "declined")];
+    Reason::ALL.iter().map(without).chain(good).map(|(status, reason)| (status.as_str(), reason))
+}
+
 /// An update whose outcome is not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {

@@ -20,6 +20,7 @@ mod keys;
 mod least_privilege;
 mod line;
 mod markdown;
+mod operations;
 mod owners;
 mod people;
 mod printer_keys;

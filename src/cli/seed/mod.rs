@@ -47,10 +47,10 @@ pub(super) fn seed(args: &Args) -> Result<ExitCode, Fatal> {
     runtime()?.block_on(async {
         let options = app::database(&url).await?;
         let pool = db::pool(options.clone(), 1);
-        match db::pending(&pool).await? {
-            0 => pool.close().await,
-            missing => return Err(app::Error::Migrations(missing).into()),
+        if let Some(why) = db::standing(&pool).await?.refusal() {
+            return Err(why.into());
         }
+        pool.close().await;
         let world = World::new(seed, printers, updates, Clock::system().now());
         let style = "{elapsed_precise} [{bar:40}] {human_pos}/{human_len} rows  {msg}";
         let bar = ProgressBar::new(printers + updates)

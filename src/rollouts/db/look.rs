@@ -44,6 +44,41 @@ pub(in crate::rollouts) async fn offering(conn: &mut PgConnection) -> Result<Vec
     query.build_query_as().fetch_all(conn).await
 }
 
+/// Numbers of those that undo this one and were not cancelled.
+pub(in crate::rollouts) async fn undone_by(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+) -> Result<Vec<i64>, sqlx::Error> {
+    let numbers = sqlx::query_scalar!(
+        "select number from update_rollouts where rolls_back = $1 and status <> 'cancelled' and deleted_at is null order by number",
+        rollout.0
+    );
+    numbers.fetch_all(conn).await
+}
+
+/// Numbers of all that make offers, or will at their time without another word.
+pub(in crate::rollouts) async fn moving(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let numbers = sqlx::query_scalar!(
+        "select number from update_rollouts where deleted_at is null and (status in ('active', 'completed') \
+             or status = 'pending' and scheduled_for is not null and approval <> 'waiting') order by number"
+    );
+    numbers.fetch_all(conn).await
+}
+
+/// Rollouts that are under way or held, and those that came to rest since a moment: the newest `most`.
+pub async fn current(
+    conn: &mut PgConnection,
+    rested_since: Time,
+    most: i64,
+) -> Result<Vec<Rollout>, sqlx::Error> {
+    let mut query = QueryBuilder::new(format!(
+        "select {COLUMNS} from update_rollouts r where r.deleted_at is null \
+         and (r.status in ('active', 'paused') or r.status = 'completed' and r.updated_at >= "
+    ));
+    query.push_bind(rested_since).push(") order by r.number desc limit ").push_bind(most);
+    query.build_query_as().fetch_all(conn).await
+}
+
 /// Of every rollout that may make offers, and of those in `also`: its id, its epoch, and whether it may.
 pub(in crate::rollouts) async fn gates(
     conn: &mut PgConnection,

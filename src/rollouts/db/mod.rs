@@ -4,10 +4,10 @@ mod look;
 
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
-pub use self::look::catalog;
+pub use self::look::{catalog, current};
 pub(super) use self::look::{
-    gates, next_due, offered_since, offering, rest, silent, some_named, standing, start_due, typical_update,
-    untried, versions_before,
+    gates, moving, next_due, offered_since, offering, rest, silent, some_named, standing, start_due,
+    typical_update, undone_by, untried, versions_before,
 };
 use super::judge::StatusReason;
 use super::plan::{Approval, OnEnd, Span, Template};

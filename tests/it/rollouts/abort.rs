@@ -66,6 +66,9 @@ async fn cancelling_is_final_and_moves_nobody(pool: PgPool) {
 async fn rolling_back_brings_home_who_took_it(pool: PgPool) {
     let server = Server::start(pool).await;
     let (good, bad, rollout) = half_fails(&server, rule("rollback")).await;
+    // Somebody who presses the button meanwhile does not make it twice.
+    let again = server.post(&format!("{}/rollback", path(&rollout)), &json!({})).await.expect(409);
+    tells(&again, "was rolled back already, by rollout 2.");
     says(&rollout, json!({"status": "cancelled"}));
     let back = server.wait("/api/rollouts/2", |back| back["confirmed_count"] == 5).await;
     says(

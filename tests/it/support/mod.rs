@@ -131,7 +131,7 @@ impl Server {
     ) -> Self {
         let mut config = Config { storage: storage.clone(), ..config(&pool, "http://localhost", settings) };
         if settings.iter().all(|(name, _)| *name != "DATABASE_URL") {
-            config.database_url = process::server_url(&pool).await.into();
+            config.database = process::server_url(&pool).await.into();
         }
         let app = app::start(&config, clock.clone()).await.unwrap();
         Self { app, s3, pool, storage, clock, client: reqwest::Client::new() }

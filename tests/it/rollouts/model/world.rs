@@ -47,11 +47,11 @@ const BACKOFF: &str = "20";
 impl Ground {
     /// On a migrated database.
     pub async fn new(config: Config) -> Self {
-        let options = app::database(&config.database_url).await.unwrap();
-        let pool = paperminder_ota::db::pool(options.clone(), config.database_max_connections);
+        let options = app::database(&config.database).await.unwrap();
+        let pool = paperminder_ota::db::pool(options, config.database_max_connections);
         let (hints, mut heard) = broadcast::channel(10_000);
         let stop = CancellationToken::new();
-        tokio::spawn(push::listen(options, hints.clone(), stop.clone()));
+        tokio::spawn(push::listen(config.database.clone(), hints.clone(), stop.clone()));
         assert_eq!(heard.recv().await, Ok(Hint::Everything), "the listener stands");
         let store = Store::connect(&config.storage).await;
         Self { pool, config, store, hints, stop }

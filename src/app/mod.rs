@@ -1,20 +1,18 @@
 //! A replica: parts put together, started, stopped.
 
+mod health;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -43,12 +41,8 @@ const HINTS: usize = 1024;
 /// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). What does not fit tries
 /// again after one second, three, seven: a fleet that comes back at once takes minutes with a short queue.
 const BACKLOG: u32 = 4096;
-/// Connections of probes and scrapers, who are few.
-const INTERNAL_CONNECTIONS: u32 = 1000;
 /// Longest wait for the database at the start.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Longest wait of `/readyz` for the database and the bucket.
-const READY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a replica could not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +65,9 @@ pub enum Error {
     /// No database.
     #[error("the database cannot be used: {0}. Check DATABASE_URL and that PostgreSQL is running.")]
     Database(#[from] db::MigrationError),
-    /// Migrations are missing.
-    #[error("the database lacks {0} migrations; run `paperminder-ota migrate`")]
-    Migrations(usize),
+    /// A newer release left this one behind.
+    #[error("{0}")]
+    Schema(String),
     /// The CDN's key cannot sign.
     #[error("CDN_PRIVATE_KEY_FILE {0}")]
     CdnKey(#[from] BadKey),
@@ -117,8 +111,8 @@ async fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener,
 }
 
 /// Connects once, outside of any pool, because a pool only tells that it waited in vain.
-pub async fn database(url: &SecretString) -> Result<PgConnectOptions, Error> {
-    let options = db::options(url).map_err(|_| Error::DatabaseUrl)?;
+pub async fn database(database: &config::Database) -> Result<PgConnectOptions, Error> {
+    let options = db::options(database).map_err(|_| Error::DatabaseUrl)?;
     let connected = timeout(CONNECT_WITHIN, PgConnection::connect_with(&options)).await;
     let connected =
         connected.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
@@ -130,13 +124,19 @@ pub async fn database(url: &SecretString) -> Result<PgConnectOptions, Error> {
 /// Checks what the replica stands on, then starts it.
 pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let tls = config.edge.tls.clone().map(http::tls::Tls::load).transpose()?;
-    let (listener, address) = listen("LISTEN_ADDR", config.listen_addr).await?;
+    let (mut listener, mut address) = listen("LISTEN_ADDR", config.listen_addr).await?;
     let (internal, internal_address) = listen("INTERNAL_ADDR", config.internal_addr).await?;
-    let options = database(&config.database_url).await?;
-    let pool = db::pool(options.clone(), config.database_max_connections);
-    match db::pending(&pool).await? {
-        0 => {}
-        missing => return Err(Error::Migrations(missing)),
+    let options = database(&config.database).await?;
+    let pool = db::pool(options, config.database_max_connections);
+    let refusal = match db::standing(&pool).await {
+        Err(error @ db::MigrationError::Denied(_)) => Some(error.to_string()),
+        standing => standing?.refusal(),
+    };
+    if let Some(why) = refusal {
+        // Nobody is to wait for an answer on the public address meanwhile.
+        drop(listener);
+        health::wait_for_schema(&pool, &internal, why).await?;
+        (listener, address) = listen("LISTEN_ADDR", config.listen_addr).await?;
     }
     let store = Store::connect(&config.storage).await;
     store.check().await.map_err(|error| Error::Bucket { bucket: config.storage.bucket.clone(), error })?;
@@ -150,6 +150,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
         );
     }
     let handle = telemetry::metrics::install();
+    telemetry::metrics::begin(updates::ends());
     let (state, queue) = assemble(config, pool.clone(), store, clock.clone())?;
     let (shutdown, engine, steward) = (state.shutdown.clone(), state.engine.clone(), state.steward.clone());
     // Before the first printer can connect, or it would count as offline for a moment.
@@ -160,7 +161,8 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let (hints, engine_hints) = broadcast::channel(HINTS);
     let guard_hints = hints.subscribe();
     let tasks = &shutdown.tasks;
-    tokio::spawn(push::listen(options, hints, shutdown.hard.clone()));
+    tokio::spawn(push::listen(config.database.clone(), hints, shutdown.hard.clone()));
+    tokio::spawn(db::follow(pool.clone(), config.database.clone(), shutdown.hard.clone()));
     tokio::spawn(engine.clone().guard(guard_hints, shutdown.hard.clone()));
     tokio::spawn(engine.run(queue, engine_hints, shutdown.hard.clone()));
     tokio::spawn(jobs::presence(state.clone(), name));
@@ -169,6 +171,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     tasks.spawn(jobs::expiry(state.clone()));
     tasks.spawn(jobs::sweep(state.clone()));
     tasks.spawn(jobs::fold(state.clone()));
+    tasks.spawn(jobs::figures(state.clone()));
     if let Some(every) = config.gc_every {
         tasks.spawn(jobs::garbage(state.clone(), every));
     }
@@ -184,9 +187,7 @@ pub async fn start(config: &Config, clock: Clock) -> Result<App, Error> {
     let proxies = Proxies::new(&config.edge.trusted_proxies);
     let on = http::Listening { name: "public", listener, most: config.connections.open, proxies, tls };
     tokio::spawn(http::serve(on, public(&state, config), shutdown.clone()));
-    let (most, proxies) = (INTERNAL_CONNECTIONS, Proxies::default());
-    let on = http::Listening { name: "internal", listener: internal, most, proxies, tls: None };
-    tokio::spawn(http::serve(on, internal_routes(state.clone(), handle), shutdown));
+    tokio::spawn(http::serve(health::listening(internal), health::routes(state.clone(), handle), shutdown));
     Ok(App { state, address, internal_address })
 }
 
@@ -244,6 +245,7 @@ pub fn assemble(
         fence,
         engine,
         steward,
+        figures: watch::Sender::default(),
         exports: http::export::Exports::new(config.reporting.exports, shutdown.hard.clone()),
         feed: Feed::new(config.reporting.event_streams),
         door: Arc::new(Door::new(connections.sockets, connections.per_second, connections.per_address)),
@@ -328,39 +330,6 @@ fn public(state: &AppState, config: &Config) -> Router {
         }))
         .layer(from_fn(http::log::observe))
         .with_state(state.clone())
-}
-
-fn internal_routes(state: AppState, metrics: PrometheusHandle) -> Router {
-    let ready = {
-        let state = state.clone();
-        async move || ready(&state).await
-    };
-    let render = async move || {
-        telemetry::metrics::pool(state.pool.size(), state.pool.num_idle());
-        metrics.render()
-    };
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(render))
-}
-
-/// Ready means: not ending, the schema is ours, the bucket answers.
-async fn ready(state: &AppState) -> (StatusCode, String) {
-    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
-    if state.shutdown.soft.is_cancelled() {
-        return no("shutting down".into());
-    }
-    match timeout(READY_WITHIN, db::pending(&state.pool)).await {
-        Err(_) => return no("the database does not answer in time".into()),
-        Ok(Err(_)) => return no("the database does not answer".into()),
-        Ok(Ok(missing)) if missing > 0 => return no(format!("{missing} migrations are missing")),
-        Ok(Ok(_)) => {}
-    }
-    match timeout(READY_WITHIN, state.uploads.store.check()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n".into()),
-        Ok(Err(_)) | Err(_) => no("the bucket does not answer".into()),
-    }
 }
 
 fn host_name() -> String {
