@@ -48,7 +48,11 @@ impl Meter {
 
     /// The bytes, counted. The meter goes with them: it writes down what happened when they are dropped.
     pub(super) fn body(mut self, bytes: Body) -> Body {
-        let bytes = bytes.into_data_stream();
+        let update = self.update;
+        let broken = move |error: &axum::Error| {
+            tracing::warn!(%update, %error, "an image broke off on its way from S3; the printer downloads it again");
+        };
+        let bytes = bytes.into_data_stream().inspect_err(broken);
         Body::from_stream(bytes.inspect_ok(move |chunk| self.count(chunk.len())))
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation};
+use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, StalledStreamProtectionConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -28,6 +28,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes a second that a line to S3 carries at least, or it counts as broken: a part may take 20 seconds longer than a
 /// call without bytes.
 const SLOWEST: u64 = 256 << 10;
+/// Time without a byte after which a stream counts as broken. A printer gives up after 8 seconds (the ESP8266 core's
+/// updater), and the SDK's own 5 would break downloads that it still waits for.
+const STALLED: Duration = Duration::from_secs(30);
 /// Copies and the end of multipart uploads move up to 5 GiB inside S3.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -58,7 +61,10 @@ impl Store {
     /// pod identity, instance profile) unless fixed ones are given.
     pub async fn connect(config: &config::Storage) -> Self {
         let timeouts = within(ATTEMPT_TIMEOUT, CALL_TIMEOUT);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
+        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED).build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .timeout_config(timeouts)
+            .stalled_stream_protection(stalled);
         if let Some((id, secret)) = &config.credentials {
             loader = loader
                 .credentials_provider(Credentials::new(
