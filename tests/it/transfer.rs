@@ -242,7 +242,13 @@ async fn slow_downloads_cost_a_few_buffers_each(pool: PgPool) {
     let mut again = 0;
     while let Some(done) = downloads.join_next().await {
         let (times, answer) = done.unwrap();
-        assert!(answer.ends_with(&image), "{} bytes, {}\n{}", answer.len(), String::from_utf8_lossy(&answer[..200]), server.log());
+        assert!(
+            answer.ends_with(&image),
+            "{} bytes, {}\n{}",
+            answer.len(),
+            String::from_utf8_lossy(&answer[..200]),
+            server.log()
+        );
         again += times;
     }
     let (took, peak) = (began.elapsed(), server.peak_memory());

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use paperminder_ota::config;
 use paperminder_ota::ids::FirmwareId;
 use paperminder_ota::storage::{Buffers, Error, ObjectWriter, PART_SIZE, Store};
@@ -11,11 +13,13 @@ use url::Url;
 use super::ground::{Ground, fill, key};
 use super::on_both_servers;
 use crate::support::proxy::{Proxy, Target};
+use crate::support::raw;
 
 on_both_servers! {
     what_is_not_there_is_not_found
     wrong_keys_and_missing_rights_are_denied
     a_server_that_is_away_is_told_soon
+    a_stream_that_hesitates_is_not_broken_off
     remains_go_as_soon_as_the_server_is_back
 }
 
@@ -90,6 +94,35 @@ async fn a_server_that_is_away_is_told_soon(ground: Ground) {
     told("frozen").await;
     drop(wire);
     told("refused").await;
+    ground.close().await;
+}
+
+async fn a_stream_that_hesitates_is_not_broken_off(ground: Ground) {
+    let (store, wire) = behind_wire(&ground).await;
+    let key = key(FirmwareId::generate(), "1.5.0");
+    // More than what the system holds on the way.
+    let image = Bytes::from(raw::noise(32 << 20, 7));
+    store.put(&key, image.clone()).await.unwrap();
+    let mut stream = store.get(&key).await.unwrap().body.into_data_stream();
+    let mut read = stream.next().await.unwrap().unwrap().to_vec();
+    wire.freeze();
+    let mut longest = Duration::ZERO;
+    let mend = async {
+        // A printer waits for 8 seconds.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        wire.mend();
+    };
+    let rest = async {
+        let mut last = Instant::now();
+        while let Some(chunk) = stream.next().await {
+            read.extend_from_slice(&chunk.unwrap());
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    };
+    tokio::join!(mend, rest);
+    assert!(longest > Duration::from_secs(8), "{longest:?}");
+    assert!(read == image);
     ground.close().await;
 }
 
