@@ -13,7 +13,7 @@
 //! |---|---|
 //! | 0 words | [`ids`] names of rows, [`version`] semver, [`words`] channels and platforms, [`clock`] the only source of time, [`windows`] when updates may begin |
 //! | 1 tools | [`config`] settings, [`telemetry`] logs, traces, metrics, [`shutdown`], [`rates`] how often somebody may, [`db`] pool and migrations, [`storage`] S3, [`http`] the REST toolkit |
-//! | 2 shared | [`audit`] who changed what, [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas, [`events`] what changed, for those who watch |
+//! | 2 shared | [`audit`] who changed what, [`idempotency`] requests that may be sent again, [`auth`] the door of REST, [`push`] sockets, fence, hints between replicas, [`events`] what changed, for those who watch |
 //! | 3 rooms | [`firmware`]; [`printers`] below [`updates`] below [`links`] below [`rollouts`] below [`stats`] |
 //! | 4 state | [`state`] what handlers share |
 //! | 5 edges | each room's `http.rs`, [`line`] the printers' socket, [`jobs`] timers, [`docs`] OpenAPI and problems, [`app`] a running replica, [`cli`] the commands, [`simulate`] printers to try it with, `dev` the embedded PostgreSQL and S3 |
@@ -34,6 +34,7 @@ pub mod docs;
 pub mod events;
 pub mod firmware;
 pub mod http;
+pub mod idempotency;
 pub mod ids;
 pub mod jobs;
 pub mod line;

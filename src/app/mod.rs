@@ -24,6 +24,7 @@ use crate::http::browser::{self, Reached};
 use crate::http::client_ip::Proxies;
 use crate::http::problem::{self, Problem};
 use crate::http::rest_rate::{self, RestRate};
+use crate::idempotency::http::{Repeats, once};
 use crate::ids::{PrinterRef, ReplicaId};
 use crate::links::{self, Limits};
 use crate::push::{self, Door, Fence, Hub, Refusals};
@@ -308,6 +309,8 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
     let gate = auth::Gate::new(state.access.clone(), &document);
+    let repeats = Repeats { pool: state.pool.clone(), tasks: state.shutdown.tasks.clone() };
+    let api = api.layer(from_fn_with_state(repeats, once));
     let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
     let rate = RestRate::new(config.edge.rest);
     let by_https = config.edge.tls.is_some() || config.base_url.starts_with("https:");

@@ -36,6 +36,7 @@ impl From<Person> for Caller {
             key: None,
             role: person.role,
             scope: Arc::new(person.scope),
+            once: None,
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::http::ClientIp;
 use crate::http::log::{self, TraceId};
 use crate::http::problem::{self, Problem};
+use crate::idempotency::Once;
 
 /// How long a row is believed: what was revoked anywhere opens nothing here after this.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -62,17 +63,23 @@ pub struct Caller {
     pub role: Role,
     /// How much of the fleet it sees.
     pub scope: Arc<Scope>,
+    /// The request may be sent again.
+    pub once: Option<Arc<Once>>,
 }
 
 impl Caller {
     /// Somebody who may do everything everywhere.
     pub fn admin(name: &str) -> Self {
-        Self { actor: Actor::named(name), key: None, role: Role::Admin, scope: Arc::default() }
+        Self { actor: Actor::named(name), key: None, role: Role::Admin, scope: Arc::default(), once: None }
     }
 
     /// Begins a transaction whose changes are this caller's.
     pub async fn begin(&self, pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        audit::begin(pool, &self.actor).await
+        let mut tx = audit::begin(pool, &self.actor).await?;
+        if let Some(once) = &self.once {
+            once.claim(&mut tx).await?;
+        }
+        Ok(tx)
     }
 }
 
@@ -208,6 +215,7 @@ impl Keys {
             key: Some(id),
             role: row.role,
             scope: Arc::new(row.scope.clone()),
+            once: None,
         }))
     }
 

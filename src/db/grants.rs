@@ -15,6 +15,7 @@ const TABLES: &[(&str, &str)] = &[
     ("events_horizon", "select, update"),
     ("firmware_uploads", "select, insert, delete"),
     ("firmware_versions", "select, insert, update, delete"),
+    ("idempotency_keys", "select, insert, update, delete"),
     ("logins", "select, insert, delete"),
     ("outcomes", "select, insert, update, delete"),
     ("outcomes_log", "select, insert, update, delete"),

@@ -1,12 +1,13 @@
-//! What values the document allows. A parameter or a field of one name means the same in every operation, so its bounds
+//! What values the document allows, and what more operations take in the same manner. A parameter or a field of one name means the same in every operation, so its bounds
 //! are said here once, and not in each of the rooms.
 
-use utoipa::openapi::path::{Operation, Parameter};
-use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder};
 
 use crate::http::page::{DEFAULT_LIMIT, MAX_LIMIT};
-use crate::http::problem::{BODY_TOO_LARGE, Kind, MEDIA_TYPE, TOO_SLOW};
+use crate::http::problem::{BODY_TOO_LARGE, IDEMPOTENCY_SPENT, Kind, MEDIA_TYPE, TOO_SLOW};
+use crate::idempotency::http::{LONGEST, TAKERS};
 
 /// Semver 2.0, with numbers of up to 15 digits.
 const VERSION: &str = r"^(0|[1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,14})(-(0|[1-9][0-9]{0,14}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]{0,14}|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$";
@@ -24,7 +25,7 @@ const FORMAT: &str = "^(csv|ndjson)$";
 /// Where an order is named, each name is a word before the semicolon.
 const NO_ORDERS: [&str; 4] = ["of", "the", "targets", "or"];
 
-/// Adds the bounds, and the refusals of whatever takes a body.
+/// Adds the bounds, the refusals of whatever takes a body, and the header for whatever may be sent again.
 pub fn add(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
@@ -35,7 +36,11 @@ pub fn add(document: &mut OpenApi) {
                 }
             }
             if operation.request_body.is_some() {
-                refusals_of_bodies(operation);
+                refusals(operation, &[&TOO_SLOW, &BODY_TOO_LARGE, &MEDIA_TYPE]);
+            }
+            if operation.operation_id.as_deref().is_some_and(|id| TAKERS.contains(&id)) {
+                operation.parameters.get_or_insert_default().push(idempotency_key().into());
+                refusals(operation, &[&IDEMPOTENCY_SPENT]);
             }
         }
     }
@@ -112,8 +117,8 @@ fn field(name: &str, schema: &mut Object) {
     }
 }
 
-fn refusals_of_bodies(operation: &mut Operation) {
-    for Kind { status, title, .. } in [&TOO_SLOW, &BODY_TOO_LARGE, &MEDIA_TYPE] {
+fn refusals(operation: &mut Operation, kinds: &[&Kind]) {
+    for Kind { status, title, .. } in kinds {
         // What the operation says of it itself stays.
         operation.responses.responses.entry(status.to_string()).or_insert_with(|| {
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
@@ -121,6 +126,26 @@ fn refusals_of_bodies(operation: &mut Operation) {
             response.content("application/problem+json", content).build().into()
         });
     }
+}
+
+fn idempotency_key() -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(LONGEST))
+        .pattern(Some("^[!-~]+$"));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Made up by whoever asks, as a UUID is. Sent again with the same key within 24 hours, a request that was \
+             carried out changes nothing more and gets the answer of the first, with `Idempotency-Replayed: true`. \
+             Another request with the same key gets 422. A refusal does not use the key up.",
+        ))
+        .schema(Some(schema))
+        .example(Some("0d6c3f0a-6d3c-4a9e-8f5e-6b1f2f0c9a51".into()))
+        .build()
 }
 
 #[cfg(test)]

@@ -79,6 +79,23 @@ pub struct Draft {
     pub sha256: Option<String>,
 }
 
+impl Draft {
+    /// All that the release would be but its file, for telling two drafts apart.
+    pub fn asked(&self) -> [String; 8] {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        [
+            self.version.to_string(),
+            self.channel.to_string(),
+            self.platform.to_string(),
+            text(&self.release_notes),
+            text(&self.changelog),
+            self.mandatory.to_string(),
+            self.min_upgrade_version.as_ref().map_or_else(String::new, ToString::to_string),
+            self.validate.to_string(),
+        ]
+    }
+}
+
 /// Names one release by version; channel and platform have defaults.
 #[derive(Clone, Debug)]
 pub struct Selector {

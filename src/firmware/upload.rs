@@ -120,7 +120,12 @@ async fn read(
         // Refuse before the bytes what the fields before them give away.
         form.check_so_far()?;
         if form.names_release() {
-            check_free(on, &form.draft()?).await?;
+            let draft = form.draft()?;
+            match on.by.once {
+                None => check_free(on, &draft).await?,
+                // It may be the first upload's own release that is in the way; the file will tell.
+                Some(_) => check_scope(on, draft.channel, draft.platform)?,
+            }
         }
         let opened = ObjectWriter::open(on.store.clone(), &on.buffers, id).await.ok_or(Error::Busy)?;
         let writer = writer.insert(opened);
@@ -133,6 +138,9 @@ async fn read(
         return Err(Error::Invalid(errors));
     };
     let draft = draft?;
+    if let Some(once) = &on.by.once {
+        once.describe(draft.asked().iter().chain([&received.sha256]));
+    }
     let accepted = accept(on, &draft, received).await?;
     Ok((draft, accepted))
 }

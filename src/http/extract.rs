@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::{header, request::Parts};
+use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -37,14 +38,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             let detail = format!("The Content-Type is `{kind}`; send `Content-Type: application/json`.");
             return Err(Problem::new(&problem::MEDIA_TYPE, detail));
         }
-        let bytes = timeout(BODY_WITHIN, axum::body::to_bytes(request.into_body(), MAX_BODY)).await;
-        let bytes = bytes.map_err(|_| Problem::new(&problem::TOO_SLOW, problem::TOO_SLOW.cause))?;
-        let bytes = bytes.map_err(|_| {
-            Problem::new(
-                &problem::BODY_TOO_LARGE,
-                format!("The body has more than {MAX_BODY} bytes, or broke off; send less at once."),
-            )
-        })?;
+        let bytes = whole(request.into_body()).await?;
         if depth(&bytes) > MAX_DEPTH {
             let detail = format!("nests deeper than {MAX_DEPTH} objects and arrays; nothing here does");
             return Err(Problem::field("body", detail));
@@ -61,6 +55,16 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         json.end().map_err(|error| Problem::field("body", format!("is not valid: {error}")))?;
         Ok(Self(value))
     }
+}
+
+/// All bytes of a body, within the limits of a JSON body.
+pub async fn whole(body: axum::body::Body) -> Result<Bytes, Problem> {
+    let bytes = timeout(BODY_WITHIN, axum::body::to_bytes(body, MAX_BODY)).await;
+    let bytes = bytes.map_err(|_| Problem::new(&problem::TOO_SLOW, problem::TOO_SLOW.cause))?;
+    bytes.map_err(|_| {
+        let detail = format!("The body has more than {MAX_BODY} bytes, or broke off; send less at once.");
+        Problem::new(&problem::BODY_TOO_LARGE, detail)
+    })
 }
 
 /// A JSON object within a body. A struct alone would take an array of its fields' values as well.

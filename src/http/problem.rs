@@ -136,6 +136,14 @@ kinds! {
     ROLLOUT_CONFLICT = 409 "rollout-conflict" "The rollout's state does not allow this",
         "A rollout goes pending, active, paused, completed; cancelled is final. One with open updates cannot be deleted.",
         "Look at the rollout's status first; make a new rollout instead of reviving a cancelled one.";
+    /// The key stands for something else.
+    IDEMPOTENCY_REUSED = 422 "idempotency-key-reused" "The Idempotency-Key came with another request",
+        "Within 24 hours the same caller sent the key with another operation, path, query or body.",
+        "Use a new key for a new request, and the same key only for the same bytes.";
+    /// The request was carried out, and nobody can say its answer again.
+    IDEMPOTENCY_SPENT = 409 "idempotency-key-spent" "The request was carried out before",
+        "A request with this Idempotency-Key changed what it asked for. Its answer held a secret, which is told once, is not there yet, or was lost with a replica.",
+        "Do not send it with another key before you looked at what there is: list it, then rotate a key, or go on with what you find.";
     /// If-Match does not hold.
     PRECONDITION = 412 "precondition-failed" "Somebody changed it in the meantime",
         "The entity tag in If-Match is not the current one.",

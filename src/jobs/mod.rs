@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::auth::session;
 use crate::db;
 use crate::events;
+use crate::idempotency;
 use crate::links;
 use crate::printers;
 use crate::push::{self, Hint};
@@ -101,16 +102,17 @@ pub async fn fold(app: AppState) {
     }
 }
 
-/// Forgets links and logins that expired.
+/// Forgets links and logins that expired, and answers that are no longer kept.
 pub async fn sweep(app: AppState) {
     while timeout(SWEEP, app.shutdown.soft.cancelled()).await.is_err() {
         let swept = async {
             let (mut conn, now) = (app.pool.acquire().await?, app.clock.now());
             links::sweep(&mut conn, now).await?;
+            while idempotency::forget(&mut conn, now).await? > 0 {}
             session::sweep(&mut conn, now).await
         };
         if let Err(error) = bounded(swept).await {
-            tracing::warn!(%error, "expired links and logins could not be forgotten");
+            tracing::warn!(%error, "expired links, logins and kept answers could not be forgotten");
         }
     }
 }

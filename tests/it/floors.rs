@@ -18,13 +18,13 @@ const ORDER: &[&str] = &[
     "storage",
     "http", // tools
     "audit",
+    "idempotency",
     "auth",
     "push",
     "events", // shared
     "firmware",
     "printers",
     "updates",
-    "links",
     "links",
     "rollouts",
     "stats", // rooms

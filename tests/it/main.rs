@@ -16,6 +16,7 @@ mod firmware;
 mod floors;
 mod guide;
 mod hostile;
+mod idempotency;
 mod keys;
 mod least_privilege;
 mod line;

@@ -1,6 +1,5 @@
 //! Many keys of printers at once, from CSV.
 
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::keys::{check_scope, close, wanted};
 use crate::auth::Caller;
-use crate::http::extract::MAX_BODY;
+use crate::http::extract::whole;
 use crate::http::problem::{self, Common, FieldError, Problem};
 use crate::http::{Json, Params};
 use crate::printers::keys::{self, NewPrinterKey};
@@ -79,14 +78,7 @@ async fn import(
         let detail = format!("The Content-Type is `{kind}`; send `Content-Type: text/csv`.");
         return Err(Problem::new(&problem::MEDIA_TYPE, detail));
     }
-    let too_large = |_| {
-        Problem::new(
-            &problem::BODY_TOO_LARGE,
-            format!("The body has more than {MAX_BODY} bytes, or broke off; send less at once."),
-        )
-    };
-    let bytes = to_bytes(request.into_body(), MAX_BODY).await.map_err(too_large)?;
-    let (new, made_up) = read(&bytes)?;
+    let (new, made_up) = read(&whole(request.into_body()).await?)?;
     let (now, mut tx) = (app.clock.now(), caller.begin(&app.pool).await?);
     check_scope(&mut tx, &caller, &new).await?;
     let conflicts = keys::create(&mut tx, &new, &caller.actor.name, now).await?;
