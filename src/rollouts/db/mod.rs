@@ -271,13 +271,16 @@ pub(super) async fn hide(conn: &mut PgConnection, rollout: RolloutId, now: Time)
 pub(super) async fn list(
     conn: &mut PgConnection,
     scope: &Scope,
-    status: Option<Status>,
+    (status, version): (Option<Status>, Option<&Version>),
     page: &Page,
 ) -> Result<(Vec<Rollout>, Option<String>, i64), sqlx::Error> {
     let filter = |query: &mut QueryBuilder<Postgres>| {
         scope.push_within(query, REACH);
         if let Some(status) = status {
             query.push(" and r.status = ").push_bind(status.as_str());
+        }
+        if let Some(version) = version {
+            query.push(" and r.firmware_version = ").push_bind(version.to_string());
         }
     };
     let mut count = QueryBuilder::new("select count(*) from update_rollouts r where r.deleted_at is null");

@@ -22,6 +22,7 @@ use crate::http::{Body, Json, Params, Segment, cache};
 use crate::ids::Handle;
 use crate::state::AppState;
 use crate::updates;
+use crate::version::Version;
 
 /// The room's routes.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -63,7 +64,7 @@ async fn post(
 
 /// List rollouts.
 #[utoipa::path(get, path = "/api/rollouts", operation_id = "listRollouts", tag = "rollouts",
-    params(("status" = Option<Status>, Query),
+    params(("status" = Option<Status>, Query), ("firmware_version" = Option<String>, Query),
         ("sort" = Option<String>, Query, description = "number or created_at; -number, the newest first, unless given"),
         ("limit" = Option<u16>, Query, description = "1 to 500, 100 unless given"), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page", body = RolloutList), Common))]
@@ -73,12 +74,13 @@ async fn list(
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let status = params.get("status");
+    let filters = (params.get("status"), params.get::<Version>("firmware_version"));
     let page = Page::read(&mut params, "rollouts", db::SORTS, true);
     params.finish()?;
     let mut tx = app.pool.begin().await?;
     snapshot(&mut tx).await?;
-    let (rollouts, next_cursor, total) = db::list(&mut tx, &caller.scope, status, &page).await?;
+    let (rollouts, next_cursor, total) =
+        db::list(&mut tx, &caller.scope, (filters.0, filters.1.as_ref()), &page).await?;
     let mut counters = count(&mut tx, &rollouts).await?;
     let with_counters = |rollout: Rollout| {
         let counters = counters.remove(&rollout.id).unwrap_or_default();

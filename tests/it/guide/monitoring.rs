@@ -63,6 +63,9 @@ async fn monitoring_updates(pool: PgPool) {
         assert_eq!((numbers(&list, "rollouts"), &list["total"]), (vec![number], &json!(1)), "{status}");
     }
 
+    let list = pupil.run("firmware_version=1.5.0").await.expect(200);
+    assert_eq!(numbers(&list, "rollouts"), [42, 41]);
+
     let rollout = pupil.run("/api/rollouts/42").await.expect(200);
     has(&rollout, ROLLOUT);
     has(&rollout["targets"][0], "printer_id status started_at completed_at");

@@ -135,6 +135,16 @@ async fn lists_are_paged_filtered_and_refuse_what_they_do_not_know(pool: PgPool)
         "an insert does not shift the pages"
     );
     assert_eq!(numbers(&server.get("/api/rollouts?sort=number&limit=1").await.expect(200)), [1]);
+    server.release("1.6.0", "stable").await;
+    server
+        .rollout(json!({"firmware_version": "1.6.0", "target": {"all": true}, "rollout_type": "immediate"}))
+        .await;
+    let of = async |query: &str| numbers(&server.get(&format!("/api/rollouts?{query}")).await.expect(200));
+    assert_eq!(of("firmware_version=1.6.0").await, [7]);
+    assert_eq!(of("firmware_version=1.5.0&status=paused").await, [2]);
+    assert!(of("firmware_version=1.7.0").await.is_empty());
+    let problem = server.get("/api/rollouts?firmware_version=newest").await.expect(422);
+    assert_eq!(problem["errors"][0]["field"], "firmware_version");
     let problem = server.get("/api/rollouts?state=active").await.expect(422);
     assert!(problem["detail"].as_str().unwrap().contains("did you mean `status`"), "{problem}");
     server.get(&next.replace("status=active", "status=paused")).await.expect(422);
