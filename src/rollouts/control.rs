@@ -230,13 +230,14 @@ pub async fn undo(
         rollout.status = Status::Cancelled;
         rollout.epoch += 1;
     }
+    let text = to.map(|version| version.to_string());
+    let ways = rollback::ways(&mut tx, rollout.id, text.as_deref()).await?;
     rollout.reason = Some(StatusReason::RolledBack);
-    rollout.detail = None;
+    rollout.detail = ways.warning();
     rollout.revision += 1;
     rollout.updated_at = now;
     db::update(&mut tx, &rollout).await?;
-    let text = to.map(|version| version.to_string());
-    let back = rollback::create(&mut tx, &rollout, text.as_deref(), &caller.actor.name, now).await?;
+    let back = rollback::create(&mut tx, &rollout, ways, &caller.actor.name, now).await?;
     push::notify(&mut tx, Hint::Rollout(rollout.id.0)).await?;
     tx.commit().await?;
     Ok((rollout, back))

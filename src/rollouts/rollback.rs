@@ -8,35 +8,69 @@ use sqlx::PgConnection;
 use super::plan::{Approval, OnEnd, Span};
 use super::{Rollout, RolloutType, Status, Target, db};
 use crate::clock::Time;
-use crate::ids::RolloutId;
+use crate::ids::{FirmwareId, RolloutId};
 use crate::push::{self, Hint};
 use crate::version::Version;
 
 /// Silence that weighs against what a rollback brings, in seconds.
 const CONFIRM_WITHIN: i32 = 600;
 
-/// Creates the rollouts that undo a cancelled one. Returns the versions that have no release to go back to.
-pub(super) async fn create(
+/// Where the printers of a rollout go back to.
+pub(super) struct Ways {
+    /// The release, its version, and the version that those had who go there; none: all go there.
+    open: Vec<(FirmwareId, Version, Option<Version>)>,
+    /// Versions that have no release any more.
+    closed: Vec<Version>,
+}
+
+impl Ways {
+    /// For whoever looks at the rollout, if some of its printers stay where they are.
+    pub(super) fn warning(&self) -> Option<String> {
+        let closed: Vec<_> = self.closed.iter().map(ToString::to_string).collect();
+        let list = closed.join(", ");
+        (!closed.is_empty()).then(|| {
+            format!("Printers that had {list} stay where they are: there is no such release to go back to. Upload it and create a rollout for it.")
+        })
+    }
+}
+
+/// Finds them: back to what each printer had, or all to a named version.
+pub(super) async fn ways(
     conn: &mut PgConnection,
-    bad: &Rollout,
+    bad: RolloutId,
     to: Option<&str>,
-    by: &str,
-    now: Time,
-) -> Result<Vec<Rollout>, sqlx::Error> {
+) -> Result<Ways, sqlx::Error> {
     let catalog = db::catalog(&mut *conn).await?;
     let versions = match to {
         Some(version) => vec![(Version::from(version.to_owned()), None)],
         None => {
-            let before = db::versions_before(&mut *conn, bad.id).await?;
+            let before = db::versions_before(&mut *conn, bad).await?;
             before.into_iter().map(|version| (version.clone(), Some(version))).collect()
         }
     };
-    let mut created = Vec::new();
+    let mut ways = Ways { open: Vec::new(), closed: Vec::new() };
     for (version, previous) in versions {
-        let Some(release) = catalog.standing(&version) else {
-            tracing::warn!(rollout = bad.number, %version, "there is no release to roll back to; upload it, and create a rollout for it");
-            continue;
-        };
+        match catalog.standing(&version) {
+            Some(release) => ways.open.push((release.id, version, previous)),
+            None => ways.closed.push(version),
+        }
+    }
+    Ok(ways)
+}
+
+/// Creates the rollouts that undo a cancelled one.
+pub(super) async fn create(
+    conn: &mut PgConnection,
+    bad: &Rollout,
+    ways: Ways,
+    by: &str,
+    now: Time,
+) -> Result<Vec<Rollout>, sqlx::Error> {
+    if let Some(warning) = ways.warning() {
+        tracing::warn!(rollout = bad.number, "{warning}");
+    }
+    let mut created = Vec::new();
+    for (release, version, previous) in ways.open {
         let target = Target {
             installed_by: Some(bad.id),
             previous_version: previous,
@@ -46,7 +80,7 @@ pub(super) async fn create(
         let back = Rollout {
             id: RolloutId::generate(),
             number: 0,
-            firmware: Some(release.id),
+            firmware: Some(release),
             version,
             channel: None,
             target,

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::judge::{self, Standing, StatusReason, Verdict, judge};
-use super::plan::AbortAction;
+use super::plan::{AbortAction, AbortRule};
 use super::{Rollout, Status, census, count, db, rollback};
 use crate::clock::{Clock, Time};
 use crate::ids::{PrinterRef, RolloutId};
@@ -201,7 +201,7 @@ async fn verdict(conn: &mut PgConnection, rollout: &Rollout, now: Time) -> Resul
 async fn carry_out(pool: &PgPool, rollout: &Rollout, now: Time) -> Result<(), sqlx::Error> {
     let mut tx = pool.begin().await?;
     let Some(rollout) = db::lock(&mut tx, &[rollout.id.0]).await?.into_iter().next() else { return Ok(()) };
-    let next = match verdict(&mut tx, &rollout, now).await? {
+    let mut next = match verdict(&mut tx, &rollout, now).await? {
         Verdict::Stay(_) => return Ok(()),
         Verdict::Advance => rollout.advanced(now),
         Verdict::Stop(action, reason, detail) => {
@@ -209,12 +209,21 @@ async fn carry_out(pool: &PgPool, rollout: &Rollout, now: Time) -> Result<(), sq
             rollout.stopped(action, reason, detail, now)
         }
     };
+    let undoes = |rule: &&AbortRule| {
+        let by_rule = next.status == Status::Cancelled && next.reason == Some(StatusReason::Failures);
+        by_rule && rule.action == AbortAction::Rollback
+    };
+    let ways = match next.abort_on.as_ref().filter(undoes) {
+        Some(rule) => Some(rollback::ways(&mut tx, next.id, rule.to_version.as_deref()).await?),
+        None => None,
+    };
+    if let Some(warning) = ways.as_ref().and_then(rollback::Ways::warning) {
+        let why = next.detail.take().unwrap_or_default();
+        next.detail = Some(format!("{why} {warning}"));
+    }
     db::update(&mut tx, &next).await?;
-    if let (Status::Cancelled, Some(rule)) = (next.status, &next.abort_on)
-        && next.reason == Some(StatusReason::Failures)
-        && rule.action == AbortAction::Rollback
-    {
-        rollback::create(&mut tx, &next, rule.to_version.as_deref(), "server", now).await?;
+    if let Some(ways) = ways {
+        rollback::create(&mut tx, &next, ways, "server", now).await?;
     }
     push::notify(&mut tx, Hint::Rollout(next.id.0)).await?;
     tx.commit().await?;

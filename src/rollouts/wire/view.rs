@@ -207,7 +207,7 @@ impl RolloutView {
 pub struct RollbackView {
     /// As it is now.
     pub(in crate::rollouts) rollout: RolloutView,
-    /// One for each version to go back to. A version without a release has none: upload it and create one.
+    /// One for each version to go back to. A version without a release has none, and `status_detail` names it.
     pub(in crate::rollouts) rollbacks: Vec<RolloutView>,
 }
 

@@ -80,6 +80,27 @@ async fn rolling_back_brings_home_who_took_it(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn whoever_cannot_be_brought_home_is_named(pool: PgPool) {
+    let server = Server::start(pool).await;
+    server.release("1.5.0", "stable").await;
+    let good = known(&server, printers(&server, 0, 5, "1.0.0", Fate::Install)).await;
+    let body = to_all("1.5.0", json!({"abort_on": rule("rollback"), "max_attempts": 1}));
+    let path = path(&server.rollout(body).await);
+    server.wait(&path, |rollout| rollout["confirmed_count"] == 5).await;
+    let bad = known(&server, printers(&server, 100, 5, "1.0.0", Fate::FailDownload)).await;
+    let rollout = server.wait(&path, |rollout| rollout["status"] == "cancelled").await;
+    let detail = rollout["status_detail"].as_str().unwrap();
+    assert!(
+        detail.contains("above the 20 % of abort_on. Printers that had 1.0.0 stay where they are"),
+        "{detail}"
+    );
+    assert_eq!(server.get("/api/rollouts").await.expect(200)["total"], 1);
+    assert_eq!(good.stop().await.running("1.5.0"), 5);
+    bad.stop().await;
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn rolling_back_to_a_named_version_brings_all_there(pool: PgPool) {
     let server = Server::start(pool).await;
     server.release("0.9.0", "stable").await;

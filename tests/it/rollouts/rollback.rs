@@ -81,6 +81,8 @@ async fn a_version_without_a_release_waits_until_somebody_uploads_it(pool: PgPoo
     let versions: Vec<_> =
         answer["rollbacks"].as_array().unwrap().iter().map(|one| &one["firmware_version"]).collect();
     assert_eq!(versions, [&json!("1.4.0")]);
+    let told = answer["rollout"]["status_detail"].as_str().unwrap();
+    assert!(told.contains("Printers that had 1.3.0 stay where they are"), "{told}");
     fleet.wait_until(SOON, |fleet| fleet.running("1.4.0") == 2).await.unwrap();
     tokio::time::sleep(QUIET).await;
     assert_eq!(fleet.snapshot().running("1.5.0"), 2);
