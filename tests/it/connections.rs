@@ -14,13 +14,11 @@ use crate::support::{SOON, Server};
 /// Longer than a head may take.
 const LONG: Duration = Duration::from_secs(6);
 
-/// Waits for the server to end a connection without a word, and says how long it took.
-async fn cut(mut wire: Wire) -> Duration {
-    let started = Instant::now();
+/// Waits for the server to end a connection without a word.
+async fn cut(mut wire: Wire) {
     let mut answer = Vec::new();
     let ended = timeout(SOON, wire.0.read_to_end(&mut answer)).await;
     assert!(matches!(ended, Ok(Ok(0))), "{ended:?} {answer:?}");
-    started.elapsed()
 }
 
 fn request(server: &Server) -> String {
@@ -45,17 +43,19 @@ async fn whoever_does_not_ask_is_cut_off_and_whoever_is_slow_about_more_is_not(p
     let server = Server::start(pool).await;
     let (address, ask) = (server.app().address, request(&server));
     let mute = async {
-        let took = cut(Wire::open(address).await).await;
-        assert!((4..9).contains(&took.as_secs()), "{took:?}");
+        let started = Instant::now();
+        cut(Wire::open(address).await).await;
+        started.elapsed()
     };
     let half_a_head = async {
+        let started = Instant::now();
         let mut wire = Wire::open(address).await;
         wire.send(&ask.as_bytes()[..20]).await;
         // A byte now and then buys no time.
         sleep(Duration::from_secs(2)).await;
         wire.send(&ask.as_bytes()[20..21]).await;
-        let took = cut(wire).await;
-        assert!((2..7).contains(&took.as_secs()), "{took:?}");
+        cut(wire).await;
+        started.elapsed()
     };
     let slow_body = async {
         let (head, tail) = form(&[("version", "1.5.0")], &[]);
@@ -76,7 +76,10 @@ async fn whoever_does_not_ask_is_cut_off_and_whoever_is_slow_about_more_is_not(p
             sleep(LONG).await;
         }
     };
-    tokio::join!(mute, half_a_head, slow_body, kept_alive);
+    let (mute, half, ..) = tokio::join!(mute, half_a_head, slow_body, kept_alive);
+    assert!((4..12).contains(&mute.as_secs()), "{mute:?}");
+    // Both began together, so a busy machine is late for both.
+    assert!(half.as_secs() >= 4 && half < mute + Duration::from_millis(1500), "{half:?} and {mute:?}");
     assert!(metric(&server, "paperminder_connections_refused_total{reason=\"silent\"}").await);
     server.stop().await;
 }
@@ -121,10 +124,11 @@ async fn a_rush_of_sockets_is_refused_without_the_database_and_let_in_later(pool
             held.push(server.app().state.pool.acquire().await.unwrap());
         }
         let started = Instant::now();
-        let refused = loop {
+        let (refused, took) = loop {
+            let asked = Instant::now();
             let reply = handshake(&server).await;
             if reply.status != 101 {
-                break reply;
+                break (reply, asked.elapsed());
             }
             assert!(started.elapsed() < SOON, "nobody is refused");
             assert_eq!(reply.header("connection"), Some("Upgrade"));
@@ -133,7 +137,8 @@ async fn a_rush_of_sockets_is_refused_without_the_database_and_let_in_later(pool
         let wait: u32 = refused.header("retry-after").unwrap().parse().unwrap();
         assert!(refused.status == 503 && (3..=7).contains(&wait), "{refused:?}");
         assert_eq!(refused.json()["type"], "/docs/problems/too-many-connects");
-        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        // Whoever asks for a connection waits for three seconds in here.
+        assert!(took < Duration::from_secs(3), "{took:?}");
         drop(held);
         let counted = format!("paperminder_connections_refused_total{{reason=\"{reason}\"}}");
         assert!(metric(&server, &counted).await);

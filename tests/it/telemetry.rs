@@ -58,13 +58,17 @@ async fn a_request_becomes_a_span_of_its_callers_trace_and_one_wide_line(pool: P
     };
     tokio::time::timeout(SOON, found).await.unwrap();
 
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let log = server.log();
-    let line = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["route"] == "/api/rollouts")
-        .unwrap();
+    let logged = async {
+        loop {
+            let log = server.log();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(line) = lines.find(|line| line["route"] == "/api/rollouts") {
+                return line;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let line = tokio::time::timeout(SOON, logged).await.expect("a line about the request");
     for field in ["method", "status", "ms", "actor", "rows", "trace_id"] {
         assert!(!line[field].is_null(), "{field} is missing in {line}");
     }

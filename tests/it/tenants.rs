@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use tokio::time::timeout;
 
 use crate::keys::{BOOTSTRAP, closed};
-use crate::support::Server;
+use crate::support::{SOON, Server};
 
 /// Stands in everything that is somebody else's.
 const THEIRS: &str = "omega";
@@ -323,6 +323,11 @@ async fn ask(server: &Server, key: &str, method: &Method, path: &str, body: Opti
     }
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
+    let media = response.headers().get("content-type").map(|media| media.to_str().unwrap().to_owned());
+    if media.is_none_or(|media| !media.starts_with("text/event-stream")) {
+        return (status, timeout(SOON, response.text()).await.expect("an end of the body").unwrap());
+    }
+    // This one has no end.
     let (mut text, mut chunks) = (String::new(), response.bytes_stream());
     while let Ok(Some(Ok(bytes))) = timeout(QUIET, chunks.next()).await {
         text.push_str(&String::from_utf8_lossy(&bytes));

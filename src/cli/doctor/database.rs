@@ -14,6 +14,8 @@ use crate::{app, db};
 const AREA: &str = "database";
 /// A round trip that makes batches of claims slow.
 const SLOW: Duration = Duration::from_millis(5);
+/// Of so many the best counts: distance makes every one slow, a moment's load only some.
+const TRIPS: u32 = 10;
 /// Difference of two clocks that shifts schedules noticeably.
 const SKEW_SECONDS: f64 = 2.0;
 /// A name that no hint of ours has.
@@ -67,9 +69,12 @@ async fn server(
     clock: &Clock,
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
-    let begun = Instant::now();
-    sqlx::query("select 1").execute(&mut *conn).await?;
-    let trip = begun.elapsed();
+    let mut trip = Duration::MAX;
+    for _ in 0..TRIPS {
+        let begun = Instant::now();
+        sqlx::query("select 1").execute(&mut *conn).await?;
+        trip = trip.min(begun.elapsed());
+    }
     let version: String = sqlx::query_scalar("show server_version").fetch_one(&mut *conn).await?;
     let text = format!("PostgreSQL {version} answers in {:.1} ms", trip.as_secs_f64() * 1000.0);
     if trip > SLOW {

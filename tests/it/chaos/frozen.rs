@@ -42,7 +42,7 @@ async fn a_replica_that_was_frozen_for_a_minute_does_no_harm_when_it_wakes(pool:
     }))
     .unwrap();
     world.connected(&fleet, PRINTERS).await;
-    let rollout = world.rollout(&here, "1.5.0", json!({"max_in_flight": 3})).await;
+    let rollout = world.rollout_to_most(&here, "1.5.0", &fleet, 3).await;
     let watch = world.watch(&fleet, Some((here.clone(), rollout)));
 
     // It stops while it holds something: the database hears nothing more of a transaction that it began.

@@ -35,7 +35,7 @@ async fn a_replica_is_killed_at_10_50_and_90_percent_of_a_rollout(pool: PgPool) 
     world.release(&world.base(0), "1.5.0").await;
     let fleet = Fleet::start(FleetOptions::of(PRINTERS, |index| printer(&world, index))).unwrap();
     world.connected(&fleet, PRINTERS).await;
-    let rollout = world.rollout(&world.base(0), "1.5.0", json!({"max_in_flight": IN_FLIGHT})).await;
+    let rollout = world.rollout_to_most(&world.base(0), "1.5.0", &fleet, IN_FLIGHT).await;
     let watch = world.watch(&fleet, Some((world.base(2), rollout)));
     for (replica, percent) in [(0, 10), (1, 50), (2, 90)] {
         let enough = |fleet: &Summary| fleet.running("1.5.0") as u64 * 100 >= percent * PRINTERS;
@@ -49,6 +49,7 @@ async fn a_replica_is_killed_at_10_50_and_90_percent_of_a_rollout(pool: PgPool) 
         world.start(replica, &[]).await;
         world.fault(&format!("replica {replica} was killed at {percent} %"), died);
     }
+    world.to_the_others(&world.base(1), rollout).await;
     world.rests(&world.base(1), rollout, PRINTERS).await;
     drop(watch);
     let fleet = fleet.stop().await;
@@ -66,7 +67,7 @@ async fn replicas_are_replaced_one_after_another_under_load(pool: PgPool) {
     world.release(&world.base(0), "1.5.0").await;
     let fleet = Fleet::start(FleetOptions::of(PRINTERS, |index| printer(&world, index))).unwrap();
     world.connected(&fleet, PRINTERS).await;
-    let rollout = world.rollout(&world.base(0), "1.5.0", json!({"max_in_flight": IN_FLIGHT})).await;
+    let rollout = world.rollout_to_most(&world.base(0), "1.5.0", &fleet, IN_FLIGHT).await;
     let watch = world.watch(&fleet, Some((world.base(2), rollout)));
     fleet.wait_until(SOON, |fleet| fleet.running("1.5.0") > 2).await.unwrap();
     for replica in 0..3 {
@@ -83,6 +84,7 @@ async fn replicas_are_replaced_one_after_another_under_load(pool: PgPool) {
         assert!(status.success(), "replica {replica}: {status}");
         world.fault(&format!("replica {replica} was replaced"), asked);
     }
+    world.to_the_others(&world.base(1), rollout).await;
     world.rests(&world.base(1), rollout, PRINTERS).await;
     drop(watch);
     let fleet = fleet.stop().await;

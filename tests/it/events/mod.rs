@@ -131,7 +131,7 @@ async fn rand(server: &Server) -> i64 {
 async fn a_shutdown_ends_streams_cleanly(pool: PgPool) {
     let server = Server::start(pool).await;
     let mut watcher = Watcher::open(&server, "", None).await;
-    let (ended, ()) = tokio::join!(watcher.end(), server.stop());
+    let (ended, _) = tokio::join!(watcher.end(), server.stop());
     assert!(ended, "the stream broke off instead of ending");
 }
 

@@ -54,6 +54,8 @@ async fn start(pool: &PgPool, s3: &EmbeddedS3) -> ServeProcess {
         ("AWS_SECRET_ACCESS_KEY", s3.secret_key().expose_secret()),
         ("AWS_REGION", "us-east-1"),
         ("MAX_FIRMWARE_SIZE", "500000000"),
+        // How many heaps there are depends on which threads met, and each keeps what it had once.
+        ("MALLOC_ARENA_MAX", "2"),
     ])
     .await
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use sqlx::PgPool;
 
-use super::exchange;
+use super::{Heard, exchange};
 use crate::support::Server;
 
 /// Longer than the head and the body of a request may take.
 const WITHIN: Duration = Duration::from_secs(25);
+
+/// For a connection that the server must end.
+const UNTIL_ITS_END: fn(&Heard) -> bool = |_| false;
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: ota\r\n\r\n").into_bytes()
@@ -266,9 +269,10 @@ async fn nothing_on_the_wire_is_answered_by_5xx_or_silence(pool: PgPool) {
     );
 
     let address = server.app().address;
-    let answers =
-        join_all(cases.iter().map(async |(name, bytes)| (name, exchange(address, bytes, WITHIN).await)))
-            .await;
+    let answers = cases
+        .iter()
+        .map(async |(name, bytes)| (name, exchange(address, bytes, WITHIN, Heard::is_answered).await));
+    let answers = join_all(answers).await;
     let mut wrong = Vec::new();
     for (name, heard) in &answers {
         let statuses = heard.statuses();
@@ -321,7 +325,7 @@ async fn what_has_two_lengths_is_one_request_at_most(pool: PgPool) {
     for framing in both {
         let headers = format!("Content-Type: application/json\r\n{framing}");
         let bytes = post("/api/rollouts", &headers, format!("0\r\n\r\n{hidden}").as_bytes());
-        let heard = exchange(address, &bytes, WITHIN).await;
+        let heard = exchange(address, &bytes, WITHIN, UNTIL_ITS_END).await;
         let statuses = heard.statuses();
         assert!(
             statuses.len() == 1 && statuses[0] < 500 && heard.ended,
@@ -339,6 +343,7 @@ async fn what_has_two_lengths_is_one_request_at_most(pool: PgPool) {
             address,
             &post("/api/rollouts", &headers, format!("0\r\n\r\n{hidden}").as_bytes()),
             WITHIN,
+            UNTIL_ITS_END,
         )
         .await;
         assert!(heard.statuses() == [400] && heard.ended, "{framing}: {:?}", heard.statuses());
@@ -350,10 +355,11 @@ async fn what_has_two_lengths_is_one_request_at_most(pool: PgPool) {
 async fn requests_in_a_row_are_answered_in_a_row(pool: PgPool) {
     let server = Server::start(pool).await;
     let row = get("/api/firmware").repeat(50);
-    let heard = exchange(server.app().address, &row, WITHIN).await;
+    let all = |heard: &Heard| heard.statuses().len() >= 50;
+    let heard = exchange(server.app().address, &row, WITHIN, all).await;
     assert_eq!(heard.statuses(), [200; 50]);
     let old = b"GET /api/firmware HTTP/1.0\r\n\r\n".repeat(2);
-    let heard = exchange(server.app().address, &old, WITHIN).await;
+    let heard = exchange(server.app().address, &old, WITHIN, UNTIL_ITS_END).await;
     assert!(heard.statuses() == [200] && heard.ended, "HTTP/1.0 keeps no connection: {:?}", heard.statuses());
     server.stop().await;
 }
@@ -368,7 +374,8 @@ async fn a_body_that_does_not_come_is_408(pool: PgPool) {
     tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await.unwrap();
     let mut statuses = Vec::new();
     while statuses.last() != Some(&408) {
-        let heard = super::listen(&mut stream, Duration::from_secs(30)).await;
+        let heard =
+            super::listen(&mut stream, Duration::from_secs(30), |heard| !heard.bytes.is_empty()).await;
         statuses.extend(heard.statuses());
         assert!(!heard.ended || statuses.last() == Some(&408), "{statuses:?}");
     }

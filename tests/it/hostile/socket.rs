@@ -96,7 +96,7 @@ async fn who_breaks_the_protocol_is_told_so_and_let_go(pool: PgPool) {
     for (name, bytes, code) in cases {
         let mut stream = open(server.app().address, "demo").await;
         stream.write_all(&bytes).await.unwrap();
-        let heard = listen(&mut stream, SOON).await;
+        let heard = listen(&mut stream, SOON, |heard| close_code(&heard.bytes).is_some()).await;
         assert!(heard.ended || !heard.bytes.is_empty(), "{name}: silence");
         assert_eq!(close_code(&heard.bytes), Some(code), "{name}: {:?}", heard.bytes);
         assert!(is_served(&mut bystander).await, "{name}");
@@ -135,7 +135,11 @@ async fn who_says_too_much_is_told_so_and_heard_to_the_end(pool: PgPool) {
     let told = printer.next_message(SOON).await.unwrap();
     assert_eq!((&told["kind"], &told["code"]), (&json!("status"), &json!("too_fast")));
     assert!(is_served(&mut bystander).await, "others are not held up");
-    let heard = |list: &Value| list["updates"][0]["error_message"] == "the last word";
+    // The next try may be there already.
+    let heard = |list: &Value| {
+        let mut updates = list["updates"].as_array().unwrap().iter();
+        updates.any(|update| update["error_message"] == "the last word")
+    };
     let path = format!("/api/printers/{}/updates", printer.id());
     server.wait(&path, heard).await;
     let metrics = reqwest::get(server.internal("/metrics")).await.unwrap().text().await.unwrap();
@@ -158,6 +162,17 @@ async fn floods_cost_no_memory_and_nobody_elses_turn(pool: PgPool) {
     ];
     let process = ServeProcess::start(&settings).await;
     let quiet = open(process.address, "quiet").await;
+    let asked = async || {
+        let began = std::time::Instant::now();
+        let answer = reqwest::get(process.url("/api/firmware")).await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+        began.elapsed()
+    };
+    // The slowest of a few, on this machine at this time.
+    let mut alone = Duration::ZERO;
+    for _ in 0..10 {
+        alone = alone.max(asked().await);
+    }
     let before = process.peak_memory();
     let floods: [(&str, Vec<u8>); 4] = [
         ("pings", frame(FIN | PING, &[7; 125])),
@@ -182,14 +197,11 @@ async fn floods_cost_no_memory_and_nobody_elses_turn(pool: PgPool) {
         }
     }
     let mut served = 0;
+    // Forty flood here as well, and may have the machine for as long as it takes.
+    let patience = (20 * alone).max(Duration::from_secs(2));
     while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
-        let asked = std::time::Instant::now();
-        let answer = reqwest::get(process.url("/api/firmware")).await.unwrap();
-        assert!(
-            answer.status().is_success() && asked.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            asked.elapsed()
-        );
+        let took = asked().await;
+        assert!(took < patience, "{took:?}, and {alone:?} without floods");
         served += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::browser::Browser;
 use super::{BELIEVED, BOOTSTRAP, ENDED_WITHIN, World, refused, with_key};
-use crate::support::{Answer, Server};
+use crate::support::{Answer, SOON, Server};
 
 const COOKIE: &str = "__Host-paperminder";
 
@@ -251,7 +251,7 @@ async fn a_session_ends_by_logout_by_its_key_and_by_time_on_every_replica(pool: 
     tokio::time::sleep(ENDED_WITHIN).await;
     for stream in &mut streams {
         let rest = async { while stream.chunk().await.unwrap().is_some() {} };
-        tokio::time::timeout(BELIEVED, rest).await.expect("what it opened is over, too");
+        tokio::time::timeout(SOON, rest).await.expect("what it opened is over, too");
     }
     let rest = async { while kept.chunk().await.unwrap().is_some() {} };
     tokio::time::timeout(BELIEVED, rest).await.expect_err("others go on");

@@ -7,6 +7,9 @@ use sqlx::PgPool;
 use super::{MINUTE, QUIET, clocked, in_steps, known, pass, path, printers, says, to_all};
 use crate::support::SOON;
 
+/// Whose socket ended, and for whom that is written.
+const GONE: &str = "/api/printers?online=false";
+
 #[sqlx::test]
 async fn printers_that_fall_silent_pause_a_step_long_before_they_are_given_up(pool: PgPool) {
     let (server, clock) = clocked(pool, &[]).await;
@@ -17,8 +20,7 @@ async fn printers_that_fall_silent_pause_a_step_long_before_they_are_given_up(po
     (body["confirm_within"], body["stuck_after"]) = (json!("15m"), json!("2h"));
     let path = path(&server.rollout(body).await);
     fleet.wait_until(SOON, |fleet| fleet.bricked == 3).await.unwrap();
-    // Whose socket ended has still to be written.
-    tokio::time::sleep(QUIET).await;
+    server.wait(GONE, |list| list["total"] == 3).await;
     clock.advance(15 * MINUTE);
     pass(&server).await;
     tokio::time::sleep(QUIET).await;
@@ -44,7 +46,7 @@ async fn a_rollout_has_its_own_patience_with_silence(pool: PgPool) {
     let rollout = server.rollout(body).await;
     says(&rollout, json!({"stuck_after": "20m", "max_attempts": 1, "confirm_within": "10m"}));
     fleet.wait_until(SOON, |fleet| fleet.bricked == 1).await.unwrap();
-    tokio::time::sleep(QUIET).await;
+    server.wait(GONE, |list| list["total"] == 1).await;
     clock.advance(19 * MINUTE);
     tokio::time::sleep(3 * QUIET).await;
     says(&server.get(&path(&rollout)).await.expect(200), json!({"failed_count": 0}));

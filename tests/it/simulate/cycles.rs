@@ -119,7 +119,8 @@ async fn a_server_that_is_not_there_is_tried_again() {
     assert!(summary.last_error.is_some_and(|error| error.contains("refused")));
     let began = Instant::now();
     fleet.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(1));
+    // Sooner than it leaves behind whoever does not end.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

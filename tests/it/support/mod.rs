@@ -253,12 +253,15 @@ impl Server {
         self.s3.as_ref().map_or_else(Vec::new, |(_, folder)| objects_in(folder))
     }
 
-    /// Ends the server; fails when work was left undone.
-    pub async fn stop(self) {
+    /// Ends the server; fails when work was left undone. Says how long that took, without the bucket's own end.
+    pub async fn stop(self) -> Duration {
+        let began = Instant::now();
         assert!(self.app.stop().await, "work was left undone at the end");
+        let took = began.elapsed();
         if let Some((s3, _folder)) = self.s3 {
             s3.stop().await;
         }
+        took
     }
 }
 

@@ -15,6 +15,7 @@ use paperminder_ota::rollouts::{self, Change, Depth, Force, Plan, Rollout, Statu
 use paperminder_ota::state::AppState;
 use paperminder_ota::storage::Store;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ use super::fleet::Device;
 use super::operations::{About, Operation, Outcome, PrinterSpec, RELEASES, RolloutSpec, Runs, Said, Turn};
 use super::reference::Memory;
 use super::rows::{Rows, version};
+use crate::support::SOON;
 
 /// What outlives a case.
 pub struct Ground {
@@ -48,7 +50,11 @@ impl Ground {
     /// On a migrated database.
     pub async fn new(config: Config) -> Self {
         let options = app::database(&config.database).await.unwrap();
-        let pool = paperminder_ota::db::pool(options, config.database_max_connections);
+        // Whoever waits for a connection on a busy machine is no fault of what is tried here.
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database_max_connections)
+            .acquire_timeout(SOON)
+            .connect_lazy_with(options);
         let (hints, mut heard) = broadcast::channel(10_000);
         let stop = CancellationToken::new();
         tokio::spawn(push::listen(config.database.clone(), hints.clone(), stop.clone()));
