@@ -25,8 +25,9 @@ const MAX_FIELDS: usize = 32;
 /// Bytes that the parser may hold without giving any of them to us: headers and boundaries. Above it the form is
 /// malformed.
 const MAX_HELD: u64 = 1 << 20;
-/// What is still read of a refused upload, so that the answer is not lost to a reset: for so long, and so much.
-const LINGER: Duration = Duration::from_secs(10);
+/// What is still read of a refused upload, so that the answer is not lost to a reset: for so long, and so much. The end of
+/// the process waits longer for what is under way, or a client that stays would make it look unclean.
+const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: usize = 256 << 20;
 
 const TEXT_FIELDS: [&str; 10] = [

@@ -174,7 +174,7 @@ async fn a_server_that_must_end_gives_up_uploads_and_leaves_nothing_of_them(pool
     let reply = wire.reply(false).await;
     assert_eq!((reply.status, &reply.json()["type"]), (503, &json!("/docs/problems/shutting-down")));
     nothing(rows(&server).await, &server.objects());
-    // Who was answered goes. For somebody who stays, the server would read on for as long as it may take itself to end.
-    drop(wire);
+    // Who was answered and stays keeps the server from ending for a while, and not from ending well.
     server.stop().await;
+    drop(wire);
 }
