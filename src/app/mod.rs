@@ -309,7 +309,8 @@ pub fn api() -> utoipa_axum::router::OpenApiRouter<AppState> {
 fn public(state: &AppState, config: &Config) -> Router {
     let (api, document) = api().split_for_parts();
     let gate = auth::Gate::new(state.access.clone(), &document);
-    let repeats = Repeats { pool: state.pool.clone(), tasks: state.shutdown.tasks.clone() };
+    let repeats =
+        Repeats { pool: state.pool.clone(), clock: state.clock.clone(), tasks: state.shutdown.tasks.clone() };
     let api = api.layer(from_fn_with_state(repeats, once));
     let api = api.layer(from_fn_with_state(gate, auth::require)).layer(from_fn(http::limit::in_time));
     let rate = RestRate::new(config.edge.rest);

@@ -1,5 +1,5 @@
-//! What values the document allows, and what more operations take in the same manner. A parameter or a field of one name means the same in every operation, so its bounds
-//! are said here once, and not in each of the rooms.
+//! What values the document allows, and what more operations take in the same manner. A parameter or a field of one name
+//! means the same in every operation, so its bounds are said here once, and not in each of the rooms.
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
@@ -141,10 +141,10 @@ fn idempotency_key() -> Parameter {
         .description(Some(
             "Made up by whoever asks, as a UUID is. Sent again with the same key within 24 hours, a request that was \
              carried out changes nothing more and gets the answer of the first, with `Idempotency-Replayed: true`. \
-             Another request with the same key gets 422. A refusal does not use the key up.",
+             Another request with the same key gets 422. What changed nothing does not use the key up.",
         ))
+        // No example: whoever pastes it into two requests would meet a refusal.
         .schema(Some(schema))
-        .example(Some("0d6c3f0a-6d3c-4a9e-8f5e-6b1f2f0c9a51".into()))
         .build()
 }
 

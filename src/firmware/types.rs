@@ -82,16 +82,29 @@ pub struct Draft {
 impl Draft {
     /// All that the release would be but its file, for telling two drafts apart.
     pub fn asked(&self) -> [String; 8] {
+        // Checksums only promise something of the file.
+        let Self {
+            version,
+            channel,
+            platform,
+            release_notes,
+            changelog,
+            mandatory,
+            min_upgrade_version,
+            validate,
+            md5: _,
+            sha256: _,
+        } = self;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         [
-            self.version.to_string(),
-            self.channel.to_string(),
-            self.platform.to_string(),
-            text(&self.release_notes),
-            text(&self.changelog),
-            self.mandatory.to_string(),
-            self.min_upgrade_version.as_ref().map_or_else(String::new, ToString::to_string),
-            self.validate.to_string(),
+            version.to_string(),
+            channel.to_string(),
+            platform.to_string(),
+            text(release_notes),
+            text(changelog),
+            mandatory.to_string(),
+            min_upgrade_version.as_ref().map_or_else(String::new, ToString::to_string),
+            validate.to_string(),
         ]
     }
 }

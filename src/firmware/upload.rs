@@ -14,6 +14,7 @@ use super::{Draft, Error, Release, db};
 use crate::auth::Caller;
 use crate::clock::Clock;
 use crate::db::is_unavailable;
+use crate::idempotency::is_taken;
 use crate::ids::FirmwareId;
 use crate::shutdown::Shutdown;
 use crate::storage::{self, Buffers, ObjectKey, ObjectWriter, Remains, Store};
@@ -120,11 +121,10 @@ async fn read(
         // Refuse before the bytes what the fields before them give away.
         form.check_so_far()?;
         if form.names_release() {
-            let draft = form.draft()?;
-            match on.by.once {
-                None => check_free(on, &draft).await?,
-                // It may be the first upload's own release that is in the way; the file will tell.
-                Some(_) => check_scope(on, draft.channel, draft.platform)?,
+            let free = check_free(on, &form.draft()?).await;
+            // The release of the first upload with this key may be in the way; the file will tell.
+            if !(matches!(free, Err(Error::Exists { .. })) && came_before(on).await?) {
+                free?;
             }
         }
         let opened = ObjectWriter::open(on.store.clone(), &on.buffers, id).await.ok_or(Error::Busy)?;
@@ -316,8 +316,10 @@ async fn insert(on: &Uploads, release: &Release) -> Result<Release, NoRow> {
     let mut last = Error::Database(sqlx::Error::PoolTimedOut);
     for _ in 0..TRIES {
         match on.by.begin(&on.pool).await {
-            // Nothing was sent yet, and a whole wait for a connection is enough for one answer.
-            Err(error) if !row_may_stand => return Err(NoRow { error: error.into(), row_may_stand }),
+            // Nothing of ours stands, and a whole wait for a connection is enough for one answer.
+            Err(error) if !row_may_stand || is_taken(&error) => {
+                return Err(NoRow { error: error.into(), row_may_stand: false });
+            }
             Err(error) => last = error.into(),
             Ok(tx) => match timeout(TRY_WITHIN, commit(tx, release)).await {
                 Ok(Ok(release)) => return Ok(release),
@@ -364,6 +366,14 @@ pub(super) async fn check_free(on: &Uploads, draft: &Draft) -> Result<(), Error>
         });
     }
     Ok(())
+}
+
+/// Whether something was carried out with the key of this request.
+async fn came_before(on: &Uploads) -> Result<bool, Error> {
+    match &on.by.once {
+        None => Ok(false),
+        Some(once) => Ok(once.is_used(&mut *on.pool.acquire().await?).await?),
+    }
 }
 
 /// Whoever may release on some channels and platforms only, releases there only.

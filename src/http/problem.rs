@@ -142,8 +142,8 @@ kinds! {
         "Use a new key for a new request, and the same key only for the same bytes.";
     /// The request was carried out, and nobody can say its answer again.
     IDEMPOTENCY_SPENT = 409 "idempotency-key-spent" "The request was carried out before",
-        "A request with this Idempotency-Key changed what it asked for. Its answer held a secret, which is told once, is not there yet, or was lost with a replica.",
-        "Do not send it with another key before you looked at what there is: list it, then rotate a key, or go on with what you find.";
+        "A request with this Idempotency-Key changed what it asked for. Its answer held a secret, which is told once, is not there yet, or was lost with a replica or a connection to the database.",
+        "With a `Retry-After`, send it again after these seconds. Else look at what there is before you send it with another key: list it, then rotate a key, or go on with what you find.";
     /// If-Match does not hold.
     PRECONDITION = 412 "precondition-failed" "Somebody changed it in the meantime",
         "The entity tag in If-Match is not the current one.",

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,7 @@ use tracing::Instrument as _;
 
 use super::{Answer, Earlier, Once};
 use crate::auth::Caller;
+use crate::clock::{Clock, Time};
 use crate::http::extract;
 use crate::http::problem::{self, Problem};
 
@@ -27,6 +29,10 @@ const LARGEST: usize = 1 << 20;
 /// The answer of a request that was committed is known soon after.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// An answer that is not known by then was lost: requests are answered within a minute.
+const LOST_AFTER: TimeDelta = TimeDelta::seconds(75);
+/// The operation whose body is no JSON to be read at once, but a form that streams.
+const FORM: &str = "uploadFirmware";
 
 /// The operations that take the header: each that makes something, or that done twice would do more. (Logging in, and
 /// beginning an upload that is never completed, leave nothing behind.)
@@ -51,6 +57,8 @@ pub const TAKERS: [&str; 13] = [
 pub struct Repeats {
     /// Where keys are claimed.
     pub pool: PgPool,
+    /// Tells how old an answer is that is not known.
+    pub clock: Clock,
     /// What the end of the process waits for.
     pub tasks: TaskTracker,
 }
@@ -77,9 +85,11 @@ async fn at_most_once(
     let key = read(&head.headers)?.to_owned();
     let caller = head.extensions.get_mut::<Caller>();
     let caller = caller.ok_or_else(|| Problem::internal("a route outside of the gate takes a key"))?;
-    let once = Arc::new(Once::new(caller.actor.identity.clone(), &key, operation));
+    let sees = serde_json::to_string(&*caller.scope).map_err(Problem::internal)?;
+    let is_form = &*operation == FORM;
+    let once = Arc::new(Once::new(caller.actor.identity.clone(), sees, &key, operation));
     caller.once = Some(once.clone());
-    if !is_form(&head.headers) {
+    if !is_form {
         let bytes = extract::whole(body).await?;
         let asked = head.uri.path_and_query().map_or("", |path| path.as_str());
         once.describe([asked.as_bytes(), &bytes[..]]);
@@ -87,14 +97,16 @@ async fn at_most_once(
     }
     let request = Request::from_parts(head, body);
     // A task of its own: a client that vanishes is the one that will ask again.
-    let task = on.tasks.spawn(
+    let tasks = on.tasks.clone();
+    let task = tasks.spawn(
         async move {
             let response = next.run(request).await;
-            if response.status().is_success() {
-                keep(&on.pool, &once, response).await
-            } else {
+            match response.status() {
+                status if status.is_success() => keep(&on.pool, &once, response).await,
+                // Whoever waited for the database in vain waits once.
+                StatusCode::SERVICE_UNAVAILABLE => response,
                 // It may be refused because it was carried out before.
-                earlier(&on.pool, &once).await.unwrap_or(response)
+                _ => earlier(&on, &once).await.unwrap_or(response),
             }
         }
         .in_current_span(),
@@ -114,11 +126,6 @@ fn read(headers: &HeaderMap) -> Result<&str, Problem> {
                 format!("must be given once, with 1 to {LONGEST} visible ASCII characters, as in a UUID");
             Problem::field("Idempotency-Key", detail)
         })
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("multipart/"))
 }
 
 async fn keep(pool: &PgPool, once: &Once, response: Response) -> Response {
@@ -143,12 +150,12 @@ async fn keep(pool: &PgPool, once: &Once, response: Response) -> Response {
 }
 
 /// What the request that came first with this key was answered, if there was one.
-async fn earlier(pool: &PgPool, once: &Once) -> Option<Response> {
+async fn earlier(on: &Repeats, once: &Once) -> Option<Response> {
     // Whatever cannot be described is refused for what it is.
     once.fingerprint.get()?;
     let until = Instant::now() + KNOWN_WITHIN;
     loop {
-        let found = async { once.earlier(&mut *pool.acquire().await?).await };
+        let found = async { once.earlier(&mut *on.pool.acquire().await?).await };
         let found =
             found.await.inspect_err(|error| tracing::warn!(%error, "Idempotency-Key cannot be looked up"));
         let earlier = found.ok()??;
@@ -156,14 +163,14 @@ async fn earlier(pool: &PgPool, once: &Once) -> Option<Response> {
             sleep(LOOK_EVERY).await;
             continue;
         }
-        return Some(again(earlier).unwrap_or_else(Problem::into_response));
+        return Some(again(earlier, on.clock.now()).unwrap_or_else(Problem::into_response));
     }
 }
 
-fn again(Earlier { is_same, operation, at, answer }: Earlier) -> Result<Response, Problem> {
+fn again(Earlier { is_same, operation, at, answer }: Earlier, now: Time) -> Result<Response, Problem> {
     let spent = |why: &str| {
         let detail = format!("The request ({operation}) was carried out at {}; {why}", at.format("%FT%TZ"));
-        Err(Problem::new(&problem::IDEMPOTENCY_SPENT, detail))
+        Problem::new(&problem::IDEMPOTENCY_SPENT, detail)
     };
     match answer {
         _ if !is_same => {
@@ -173,10 +180,16 @@ fn again(Earlier { is_same, operation, at, answer }: Earlier) -> Result<Response
             );
             Err(Problem::new(&problem::IDEMPOTENCY_REUSED, detail))
         }
-        None => spent("its answer was lost. Look at what there is before you send another."),
-        Some(Answer { body: None, .. }) => spent(
-            "its answer held a secret, which is told once. Find what it made in the list, and rotate or delete it.",
-        ),
+        None if now < at + LOST_AFTER => {
+            let soon =
+                spent("its answer is not known yet. Send it again, with the same key, in a few seconds.");
+            Err(Problem { retry_after: Some(3), ..soon })
+        }
+        None => Err(spent("its answer was lost. Look at what there is before you send another.")),
+        Some(Answer { body: None, .. }) => Err(spent(
+            "its answer was not kept, as it held a secret, which is told once, or was too long. Find what it made in the \
+             list; a key whose secret nobody saw can be rotated or deleted.",
+        )),
         Some(Answer { status, location, body: Some(body) }) => {
             let status =
                 StatusCode::from_u16(u16::try_from(status).unwrap_or(200)).map_err(Problem::internal)?;

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A key is claimed in the transaction of the change. Whatever dies in between, both stand or neither, and of all
 //!   requests with one key at most one changes anything, on whatever replica they are.
-//! - A refusal claims nothing: the key may come again with a request that was mended.
-//! - A key belongs to whoever sent it; nobody meets the answer of somebody else.
+//! - What changed nothing claims nothing: after a refusal the key may come again with a request that was mended.
+//! - A key belongs to whoever sent it, and to what they saw of the fleet then.
 //! - An answer that holds a secret is not kept.
 
 pub mod http;
@@ -42,6 +42,8 @@ fn hash(parts: impl IntoIterator<Item: AsRef<[u8]>>) -> Hash {
 #[derive(Debug)]
 pub struct Once {
     caller: Arc<str>,
+    /// How much of the fleet the caller sees: the same words mean other printers to somebody who sees others.
+    sees: String,
     key: Hash,
     request: Uuid,
     operation: Arc<str>,
@@ -49,36 +51,46 @@ pub struct Once {
 }
 
 impl Once {
-    fn new(caller: Arc<str>, key: &str, operation: Arc<str>) -> Self {
+    fn new(caller: Arc<str>, sees: String, key: &str, operation: Arc<str>) -> Self {
         let key = hash([key]);
-        Self { caller, key, request: Uuid::new_v4(), operation, fingerprint: OnceLock::new() }
+        Self { caller, sees, key, request: Uuid::new_v4(), operation, fingerprint: OnceLock::new() }
     }
 
     /// Says what is asked for. The first word counts: a form is described by whoever reads it.
     pub fn describe(&self, parts: impl IntoIterator<Item: AsRef<[u8]>>) {
-        self.fingerprint.get_or_init(|| hash(parts));
+        self.fingerprint.get_or_init(|| hash([hash([&self.sees]), hash(parts)]));
+    }
+
+    /// Whether a request with this key was carried out.
+    pub async fn is_used(&self, conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let used = sqlx::query_scalar!(
+            "select exists (select 1 from idempotency_keys where caller = $1 and key = $2) as \"used!\"",
+            &*self.caller,
+            &self.key
+        );
+        used.fetch_one(conn).await
     }
 
     /// Claims the key for this transaction; waits for another that is about to do the same.
     ///
     /// # Errors
-    /// The key is taken: a unique violation, as from any other row.
+    /// Another request has it: see [`is_taken`].
     pub async fn claim(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let Some(fingerprint) = self.fingerprint.get() else {
-            return Err(sqlx::Error::Protocol("a request changes something before it was described".into()));
-        };
-        // A transaction that is tried again may find that the first try was committed after all.
-        sqlx::query!(
-            "insert into idempotency_keys (caller, key, request, fingerprint, operation) select $1, $2, $3, $4, $5 \
-             where not exists (select 1 from idempotency_keys where caller = $1 and key = $2 and request = $3)",
+        let fingerprint =
+            self.fingerprint.get().ok_or_else(|| sqlx::Error::Decode(Box::new(Unfit::Nameless)))?;
+        let claimed = sqlx::query!(
+            "insert into idempotency_keys (caller, key, request, fingerprint, operation) values ($1, $2, $3, $4, $5) \
+             on conflict (caller, key) do nothing",
             &*self.caller,
             &self.key,
             self.request,
             fingerprint,
             &*self.operation
-        )
-        .execute(conn)
-        .await?;
+        );
+        // A transaction that is tried again may find that the first try was committed after all.
+        if claimed.execute(&mut *conn).await?.rows_affected() == 0 && self.earlier(conn).await?.is_some() {
+            return Err(sqlx::Error::Decode(Box::new(Unfit::Taken)));
+        }
         Ok(())
     }
 
@@ -116,6 +128,20 @@ impl Once {
             answer: row.status.map(|status| Answer { status, location: row.location, body: row.body }),
         }))
     }
+}
+
+/// Why a key cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("another request came with this Idempotency-Key")]
+    Taken,
+    #[error("a request changes something before it was described")]
+    Nameless,
+}
+
+/// Whether a transaction could not begin because another request was carried out with the key.
+pub fn is_taken(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Decode(why) if matches!(why.downcast_ref(), Some(Unfit::Taken)))
 }
 
 /// A request that came before with the same key.

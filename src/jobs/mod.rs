@@ -108,8 +108,9 @@ pub async fn sweep(app: AppState) {
         let swept = async {
             let (mut conn, now) = (app.pool.acquire().await?, app.clock.now());
             links::sweep(&mut conn, now).await?;
+            session::sweep(&mut conn, now).await?;
             while idempotency::forget(&mut conn, now).await? > 0 {}
-            session::sweep(&mut conn, now).await
+            Ok(())
         };
         if let Err(error) = bounded(swept).await {
             tracing::warn!(%error, "expired links, logins and kept answers could not be forgotten");

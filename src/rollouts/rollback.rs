@@ -15,22 +15,36 @@ use crate::version::Version;
 /// Silence that weighs against what a rollback brings, in seconds.
 const CONFIRM_WITHIN: i32 = 600;
 
+/// Versions that a warning names; printers say what they run, and may say anything.
+const NAMED: usize = 10;
+
 /// Where the printers of a rollout go back to.
 pub(super) struct Ways {
     /// The release, its version, and the version that those had who go there; none: all go there.
     open: Vec<(FirmwareId, Version, Option<Version>)>,
-    /// Versions that have no release any more.
+    /// Versions that nobody can go back to: there is no release, or it was withdrawn.
     closed: Vec<Version>,
+    /// All go to one version, whatever they had.
+    together: bool,
 }
 
 impl Ways {
     /// For whoever looks at the rollout, if some of its printers stay where they are.
     pub(super) fn warning(&self) -> Option<String> {
-        let closed: Vec<_> = self.closed.iter().map(ToString::to_string).collect();
-        let list = closed.join(", ");
-        (!closed.is_empty()).then(|| {
-            format!("Printers that had {list} stay where they are: there is no such release to go back to. Upload it and create a rollout for it.")
-        })
+        let mut list = self.closed.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self.closed.len() {
+            0 => return None,
+            all if all > NAMED => list.push_str(&format!(" and {} other versions", all - NAMED)),
+            _ => {}
+        }
+        let who = if self.together {
+            format!("Nobody is brought back: {list} is no release any more, or was withdrawn.")
+        } else {
+            format!(
+                "Printers that had {list} stay where they are: that is no release any more, or was withdrawn."
+            )
+        };
+        Some(format!("{who} Restore or upload it, and create a rollout for it."))
     }
 }
 
@@ -48,7 +62,7 @@ pub(super) async fn ways(
             before.into_iter().map(|version| (version.clone(), Some(version))).collect()
         }
     };
-    let mut ways = Ways { open: Vec::new(), closed: Vec::new() };
+    let mut ways = Ways { open: Vec::new(), closed: Vec::new(), together: to.is_some() };
     for (version, previous) in versions {
         match catalog.standing(&version) {
             Some(release) => ways.open.push((release.id, version, previous)),

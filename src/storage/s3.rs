@@ -28,7 +28,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes a second that a line to S3 carries at least, or it counts as broken: a part may take 20 seconds longer than a
 /// call without bytes.
 const SLOWEST: u64 = 256 << 10;
-/// Time without a byte after which a stream counts as broken. A printer gives up after 8 seconds (the ESP8266 core's
+/// Time without a byte after which an object on its way out counts as broken. A printer gives up after 8 seconds (the ESP8266 core's
 /// updater), and the SDK's own 5 would break downloads that it still waits for.
 const STALLED: Duration = Duration::from_secs(30);
 /// Copies and the end of multipart uploads move up to 5 GiB inside S3.
@@ -61,10 +61,7 @@ impl Store {
     /// pod identity, instance profile) unless fixed ones are given.
     pub async fn connect(config: &config::Storage) -> Self {
         let timeouts = within(ATTEMPT_TIMEOUT, CALL_TIMEOUT);
-        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED).build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .timeout_config(timeouts)
-            .stalled_stream_protection(stalled);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
         if let Some((id, secret)) = &config.credentials {
             loader = loader
                 .credentials_provider(Credentials::new(
@@ -142,7 +139,8 @@ impl Store {
     /// Opens an object, or its bytes from the first to the last of a range, both included.
     pub async fn get_range(&self, key: &ObjectKey, range: Option<(u64, u64)>) -> Result<Object, Error> {
         let (http, room) = self.streams.client();
-        let mut streams = aws_sdk_s3::Config::builder();
+        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED).build();
+        let mut streams = aws_sdk_s3::Config::builder().stalled_stream_protection(stalled);
         streams.set_http_client(http);
         let answer = self
             .client

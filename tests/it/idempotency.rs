@@ -141,6 +141,48 @@ async fn a_refusal_uses_no_key_up(pool: PgPool) {
     server.stop().await;
 }
 
+#[sqlx::test]
+async fn what_is_asked_for_depends_on_who_sees_what(pool: PgPool) {
+    let (mut server, _file) = closed(pool.clone()).await;
+    server.as_key(BOOTSTRAP);
+    server.release("1.5.0", "stable").await;
+    let body = json!({"name": "tenant", "role": "operator", "scope": {"user_ids": ["one"]}});
+    let key = server.post("/api/keys", &body).await.expect(201);
+    server.as_key(key["key"].as_str().unwrap());
+    post(&server, "one", "/api/rollouts", &everybody("1.5.0")).await.expect(201);
+    // As with a person whose next token is about other printers.
+    sqlx::query("update api_keys set user_ids = '{two}' where user_ids = '{one}'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let other = post(&server, "one", "/api/rollouts", &everybody("1.5.0")).await;
+    assert_problem(&other, 422, "idempotency-key-reused");
+    server.stop().await;
+}
+
+#[sqlx::test]
+async fn how_a_body_is_called_makes_no_difference(pool: PgPool) {
+    let server = Server::start(pool).await;
+    let image = esp8266_image(20 << 10, 1);
+    let shouted = async || {
+        let body = [b"--b\r\nContent-Disposition: form-data; name=\"version\"\r\n\r\n1.5.0\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n", &image[..], b"\r\n--b--\r\n"].concat();
+        let request = server.request(Method::POST, "/api/firmware/upload").header(KEY, "one");
+        server.send(request.header("Content-Type", "Multipart/Form-Data; boundary=b").body(body)).await
+    };
+    let (first, second) = (shouted().await, shouted().await);
+    assert_again(&first, &second);
+    let steps = json!([{"percentage": 1, "soak": "1h"}, {"percentage": 100}]);
+    let stepped = json!({"firmware_version": "1.5.0", "target": {"user_ids": ["nobody"]}, "rollout_type": "gradual", "steps": steps});
+    let path = format!("/api/rollouts/{}/advance", server.rollout(stepped).await["number"]);
+    let advance = async || {
+        let request = server.request(Method::POST, &path).header(KEY, "two");
+        server.send(request.multipart(Form::new().text("a", "b"))).await
+    };
+    assert_eq!(advance().await.status, 200, "nobody reads that body");
+    server.stop().await;
+}
+
 /// An upload, the file before the fields or behind them.
 async fn upload(server: &Server, key: Option<&str>, image: &[u8], notes: &str, file_first: bool) -> Answer {
     let file = Part::bytes(image.to_vec()).file_name("firmware.bin");
@@ -212,11 +254,15 @@ async fn an_answer_that_was_lost_is_told_to_be(pool: PgPool) {
     server.release("1.5.0", "stable").await;
     post(&server, "one", "/api/rollouts", &everybody("1.5.0")).await.expect(201);
     // As when the replica dies between the commit and the answer.
-    let lost = "update idempotency_keys set status = null, location = null, body = null";
-    sqlx::query(lost).execute(&pool).await.unwrap();
-    let again = post(&server, "one", "/api/rollouts", &everybody("1.5.0")).await;
-    assert_problem(&again, 409, "idempotency-key-spent");
-    assert!(again.body["detail"].as_str().unwrap().contains("was lost"), "{again:?}");
+    for (seconds, told, retry_after) in [(10.0, "is not known yet", Some("3")), (120.0, "was lost", None)] {
+        let lost = "update idempotency_keys set status = null, location = null, body = null, created_at = now() - make_interval(secs => $1)";
+        sqlx::query(lost).bind(seconds).execute(&pool).await.unwrap();
+        let again = post(&server, "one", "/api/rollouts", &everybody("1.5.0")).await;
+        assert_problem(&again, 409, "idempotency-key-spent");
+        assert!(again.body["detail"].as_str().unwrap().contains(told), "{again:?}");
+        let after = again.headers.get("retry-after").map(|value| value.to_str().unwrap());
+        assert_eq!(after, retry_after);
+    }
     assert_eq!(rollouts(&server).await, 1);
     server.stop().await;
 }

@@ -154,7 +154,7 @@ impl From<Error> for Problem {
             Error::NoUpload(_) => Self::new(
                 &problem::FIRMWARE_NOT_FOUND,
                 format!(
-                    "There is {text} that can be completed: it never was, it expired, or it was completed or refused; begin a new one."
+                    "There is {text} that can be completed: it never was, it expired, or it was or is being completed or refused; look for the release, then begin a new one."
                 ),
             ),
             Error::Ambiguous(channels) => {

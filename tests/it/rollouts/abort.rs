@@ -101,6 +101,26 @@ async fn whoever_cannot_be_brought_home_is_named(pool: PgPool) {
 }
 
 #[sqlx::test]
+async fn a_named_version_that_was_withdrawn_meanwhile_is_told(pool: PgPool) {
+    let server = Server::start(pool).await;
+    server.release("0.9.0", "stable").await;
+    let mut rule = rule("rollback");
+    rule["to_version"] = json!("0.9.0");
+    server.release("1.5.0", "stable").await;
+    let path = path(&server.rollout(to_all("1.5.0", json!({"abort_on": rule, "max_attempts": 1}))).await);
+    server.patch("/api/firmware/0.9.0", &json!({"deprecated": true})).await.expect(200);
+    let bad = known(&server, printers(&server, 100, 5, "1.0.0", Fate::FailDownload)).await;
+    let rollout = server.wait(&path, |rollout| rollout["status"] == "cancelled").await;
+    let detail = rollout["status_detail"].as_str().unwrap();
+    assert!(
+        detail.contains("Nobody is brought back: 0.9.0 is no release any more, or was withdrawn."),
+        "{detail}"
+    );
+    bad.stop().await;
+    server.stop().await;
+}
+
+#[sqlx::test]
 async fn rolling_back_to_a_named_version_brings_all_there(pool: PgPool) {
     let server = Server::start(pool).await;
     server.release("0.9.0", "stable").await;
