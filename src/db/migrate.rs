@@ -76,6 +76,8 @@ async fn run(conn: &mut PgConnection, migrations: &Migrator) -> Result<usize, Mi
     let mut migrator = Migrator { migrations: migrations.migrations.clone(), ..Migrator::DEFAULT };
     // What a newer release applied stays: this one was rolled back to.
     migrator.set_locking(false).set_ignore_missing(true);
+    // sqlx makes sure of its table before each file, and PostgreSQL would say each time that it is there.
+    sqlx::query("set client_min_messages = warning").execute(&mut *conn).await?;
     sqlx::query(LOCK_TIMEOUT).execute(&mut *conn).await?;
     let done = applied(conn).await?;
     let missing = migrations.iter().filter(|migration| !done.contains(&migration.version));

@@ -31,6 +31,7 @@ async fn first_start(program: &Program) -> (String, String) {
     let serving = async {
         let mut said = String::new();
         while let Some(line) = log.next_line().await.unwrap() {
+            assert!(!line.contains("already exists"), "what nobody needs to know: {line}");
             if line.contains(r#""serving""#) {
                 return Ok(line);
             }
